@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs the programs that the end-to-end tests run, from Debian's packages,
+# without letting any of them start by itself. Does nothing where all are there.
+# Where it may not install, it says what is missing; the tests then skip what
+# needs it (or fail, with CI=true).
+set -euo pipefail
+
+# program:packages. dovecot and its parts live outside an ordinary user's PATH.
+needs=(
+	curl:curl
+	fetchmail:fetchmail
+	mpop:mpop
+	python3:python3
+	openssl:openssl
+	dovecot:dovecot-core
+	/usr/lib/dovecot/pop3-login:dovecot-pop3d
+	gcc:gcc,libc6-dev
+)
+
+PATH=$PATH:/usr/sbin:/sbin
+packages=()
+for need in "${needs[@]}"; do
+	command -v "${need%%:*}" >/dev/null && continue
+	IFS=, read -ra more <<<"${need#*:}"
+	packages+=("${more[@]}")
+done
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "The end-to-end tests need what Debian calls: ${packages[*]}. Install these with this system's own package manager." >&2
+	exit 0
+fi
+if [ "$(id -u)" -ne 0 ]; then
+	echo "The end-to-end tests need: ${packages[*]}. Install with: sudo $0" >&2
+	exit 0
+fi
+
+echo "installing for the tests: ${packages[*]}"
+export DEBIAN_FRONTEND=noninteractive
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	trap 'rm -f "$policy"' EXIT
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod +x "$policy"
+fi
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
