@@ -1,0 +1,125 @@
+package certs
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+)
+
+// namesPerCert keeps a hello small where there are many names; most installations need one certificate.
+const namesPerCert = 100
+
+// local is what the CA has issued for a view. After Use only the keeper's check touches certs.
+type local struct {
+	ca     *authority
+	groups [][]string // the names of each certificate
+	certs  []*tls.Certificate
+}
+
+// issueLocal issues for the names and the listeners' default names. What an earlier view has for the
+// same names is taken over, so that a reload does not show clients another certificate.
+func issueLocal(ca *authority, names []string, earlier *local) (*local, error) {
+	l := &local{ca: ca}
+	for group := range slices.Chunk(names, namesPerCert) {
+		cert := earlier.find(ca, group)
+		if cert == nil {
+			var err error
+			if cert, err = ca.issue(group); err != nil {
+				return nil, err
+			}
+		}
+		l.groups = append(l.groups, group)
+		l.certs = append(l.certs, cert)
+	}
+	return l, nil
+}
+
+// find gives the certificate issued for exactly these names by the same CA; l may be nil.
+func (l *local) find(ca *authority, names []string) *tls.Certificate {
+	if l == nil || !l.ca.cert.Equal(ca.cert) {
+		return nil
+	}
+	for i, group := range l.groups {
+		if slices.Equal(group, names) {
+			return l.certs[i]
+		}
+	}
+	return nil
+}
+
+// renew issues anew what has used up two thirds of its life, and says whether there was any.
+func (l *local) renew(now time.Time) (bool, error) {
+	renewed := false
+	for i, c := range l.certs {
+		if now.Before(renewAt(c.Leaf.NotBefore, c.Leaf.NotAfter)) {
+			continue
+		}
+		cert, err := l.ca.issue(l.groups[i])
+		if err != nil {
+			return renewed, err
+		}
+		l.certs[i], renewed = cert, true
+	}
+	return renewed, nil
+}
+
+func renewAt(from, to time.Time) time.Time { return from.Add(to.Sub(from) / 3 * 2) }
+
+// localNames are the names the CA issues for: those configured, or, where there are none, this host's. Default names and IP
+// addresses come first, so that the certificate for clients that name nothing has them.
+func localNames(names []string, ls []Listener) ([]string, error) {
+	var first, rest []string
+	for _, l := range ls {
+		if l.DefaultName != "" {
+			n, err := normal(l.DefaultName)
+			if err != nil {
+				return nil, cannotIssue(fmt.Sprintf("listener %s, default_name", l.Name), err)
+			}
+			first = append(first, n)
+		}
+	}
+	for _, name := range names {
+		n, err := normal(name)
+		if err != nil {
+			return nil, cannotIssue("a configured name", err)
+		}
+		if _, err := netip.ParseAddr(n); err == nil {
+			first = append(first, n)
+		} else {
+			rest = append(rest, n)
+		}
+	}
+	all := slices.Concat(first, rest)
+	if len(all) == 0 {
+		all = hostNames()
+	}
+	return unique(all), nil
+}
+
+func cannotIssue(where string, err error) error {
+	return &Problem{Key: "tls", Err: err, Problem: fmt.Sprintf("the local CA cannot issue for %s: %v: correct the name", where, err)}
+}
+
+// hostNames are what clients can call this host where nobody has said.
+func hostNames() []string {
+	names := []string{"localhost", "127.0.0.1", "::1"}
+	// A host may have a name that is none in DNS; then the three must do.
+	if host, err := os.Hostname(); err == nil {
+		if n, err := normal(host); err == nil {
+			names = append([]string{n}, names...)
+		}
+	}
+	return names
+}
+
+func unique(names []string) []string {
+	seen := make(map[string]bool, len(names))
+	return slices.DeleteFunc(names, func(n string) bool {
+		dup := seen[n]
+		seen[n] = true
+		return dup
+	})
+}
