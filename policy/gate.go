@@ -1,0 +1,110 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy/store"
+)
+
+// What a Visit may be refused with. Whoever talks to the client decides what it is told.
+var (
+	// ErrSessions means that there are as many sessions as there may be.
+	ErrSessions = errors.New("too many sessions")
+	// ErrSessionsPerIP means that the client's network has as many sessions as it may have.
+	ErrSessionsPerIP = errors.New("too many sessions from this network")
+	// ErrLoginsPerIP means that too many logins from the client's network failed.
+	ErrLoginsPerIP = errors.New("too many failed logins from this network")
+	// ErrSessionsPerUser means that the user, whose password was right, has as many sessions as one may have.
+	ErrSessionsPerUser = errors.New("too many sessions of this user")
+	// ErrLoginsPerUser means that the user, whose password was right, logged in too often.
+	ErrLoginsPerUser = errors.New("too many logins of this user")
+)
+
+// maxRates is how many networks, and how many users, have the times of their logins kept: 16 MiB each when all are.
+const maxRates = 1 << 20
+
+// A Gate keeps what is counted. It is made once and outlives every set of rules; many may use it at once.
+type Gate struct {
+	start  time.Time // the zero of the clock that rates go by; its monotonic reading is what counts
+	hasher store.Hasher
+
+	sessions atomic.Int64
+	networks *store.Counts // sessions by client network
+	users    *store.Counts // sessions by user
+	failures *store.Rates  // by client network
+	logins   *store.Rates  // by user
+}
+
+// New returns a Gate that has counted nothing. It starts nothing and needs no closing.
+func New() *Gate {
+	return &Gate{
+		start:    time.Now(),
+		hasher:   store.NewHasher(),
+		networks: store.NewCounts(),
+		users:    store.NewCounts(),
+		failures: store.NewRates(maxRates),
+		logins:   store.NewRates(maxRates),
+	}
+}
+
+// Prepare makes rules of c, which has passed Validate. They share the gate's counts with all rules before.
+func (g *Gate) Prepare(c Config) *Rules {
+	return &Rules{gate: g, Config: c}
+}
+
+func (g *Gate) now() int64 { return int64(time.Since(g.start)) }
+
+// enter counts one more session, unless there are most; most <= 0 is no bound. It never counts one too many in
+// passing, or clients would be refused while there is room.
+func (g *Gate) enter(most int) bool {
+	for {
+		n := g.sessions.Load()
+		if most > 0 && n >= int64(most) {
+			return false
+		}
+		if g.sessions.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Rules say what the gate refuses. They do not change; many may use them at once.
+type Rules struct {
+	gate *Gate
+	// Config is what the rules were made of.
+	Config Config
+}
+
+// Admit lets a client in, before any crypto is spent on it. It fails with ErrSessions or ErrSessionsPerIP; else the
+// caller owes the visit its Close. The visit goes by these rules until its end.
+func (r *Rules) Admit(_ context.Context, c *auth.Client) (*Visit, error) {
+	exempt := r.exempt(c.Addr.Addr())
+	all, each := r.Config.Sessions, r.Config.SessionsPerIP
+	if exempt {
+		all, each = 0, 0
+	}
+	if !r.gate.enter(all) {
+		return nil, ErrSessions
+	}
+	network := r.gate.hasher.Network(c.Network())
+	if !r.gate.networks.Add(network, each) {
+		r.gate.sessions.Add(-1)
+		return nil, ErrSessionsPerIP
+	}
+	return &Visit{rules: r, network: network, exempt: exempt}, nil
+}
+
+func (r *Rules) exempt(addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	for _, p := range r.Config.Exempt {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
