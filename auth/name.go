@@ -57,7 +57,8 @@ func (r NameRules) Parse(typed []byte) (Name, error) {
 	}
 	n := Name{Typed: s, Local: s}
 	if i := strings.LastIndexAny(s, separators); i >= 0 {
-		n.Local, n.Domain = s[:i], s[i+1:]
+		_, size := utf8.DecodeRuneInString(s[i:])
+		n.Local, n.Domain = s[:i], s[i+size:]
 		if n.Local == "" || n.Domain == "" {
 			return Name{}, ErrBadName
 		}
@@ -92,39 +93,42 @@ func key(local, domain string) string {
 // domains maps as a resolver would, but lets host names with underscores pass: they are in use.
 var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(false))
 
-// Domain brings a domain into the one form popgate compares: A-labels (RFC 5890) in lower case, no final dot.
+// Domain brings a domain into the one form popgate compares: A-labels (RFC 5890) in lower case, no final dot. It fails
+// for what cannot be a domain of mail: empty labels, too long ones, characters beside letters, digits, "-" and "_".
+// No domain at all, "", stays so.
 func Domain(s string) (string, error) {
-	s = strings.TrimSuffix(s, ".")
-	if plain(s) {
+	if hostname(s) && !strings.Contains(s, "xn--") || s == "" {
 		return s, nil
+	}
+	if !utf8.ValidString(s) {
+		return "", ErrBadName // IDNA would take U+FFFD for it, and so one domain for many
 	}
 	d, err := domains.ToASCII(s)
 	if err != nil {
 		return "", err
 	}
-	if strings.ContainsAny(d, " @:/\\\"'<>,;") {
+	// After the mapping, not before it: IDNA makes dots of other scripts' full stops.
+	if d = strings.TrimSuffix(d, "."); !hostname(d) {
 		return "", ErrBadName
 	}
 	return d, nil
 }
 
-// plain says that s is already in its final form, as nearly all are: letters, digits and hyphens in lower case.
-func plain(s string) bool {
+// hostname says that s is made of labels of letters, digits, "-" and "_" in lower case, of the lengths that DNS allows.
+func hostname(s string) bool {
 	if len(s) > 253 {
 		return false
 	}
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" && s != "" || len(label) > 63 || strings.HasPrefix(label, "xn--") {
+		if label == "" || len(label) > 63 || strings.IndexFunc(label, notInLabel) >= 0 {
 			return false
-		}
-		for i := range len(label) {
-			c := label[i]
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return false
-			}
 		}
 	}
 	return true
+}
+
+func notInLabel(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
 // lower is strings.ToLower for bytes that need not be UTF-8: what is not is left as it is.

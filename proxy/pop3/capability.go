@@ -9,10 +9,11 @@ import (
 // then blanks and arguments. The order means nothing.
 type Capabilities []string
 
-// ParseCapability tidies one line of a CAPA answer; "" means that it says nothing.
+// ParseCapability tidies one line of a CAPA answer; "" means that it says nothing. No name holds a dot (RFC 2449
+// section 3), and one in front would end the answer that popgate makes of it.
 func ParseCapability(line []byte) string {
 	fields := strings.Fields(strings.Map(printable, string(line)))
-	if len(fields) == 0 {
+	if len(fields) == 0 || strings.HasPrefix(fields[0], ".") {
 		return ""
 	}
 	fields[0] = strings.ToUpper(fields[0])

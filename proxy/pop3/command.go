@@ -26,6 +26,11 @@ const (
 	UTF8 Verb = "UTF8"
 )
 
+// verbs lists all of them: giving back one of these makes no new string.
+var verbs = [...]Verb{
+	APOP, AUTH, CAPA, DELE, LANG, LIST, NOOP, PASS, QUIT, RETR, RSET, STAT, STLS, TOP, UIDL, USER, UTF8,
+}
+
 // ParseCommand parts a line, without its line end, into its verb, in any case, and its argument. A blank or a tab
 // parts them, just one: all that follows belongs to the argument, since passwords may begin and end with blanks.
 // The argument is a part of line.
@@ -48,9 +53,10 @@ func verb(word []byte) Verb {
 		}
 		up[i] = c
 	}
-	switch v := Verb(up[:len(word)]); v {
-	case APOP, AUTH, CAPA, DELE, LANG, LIST, NOOP, PASS, QUIT, RETR, RSET, STAT, STLS, TOP, UIDL, USER, UTF8:
-		return v
+	for _, v := range verbs {
+		if string(up[:len(word)]) == string(v) {
+			return v
+		}
 	}
 	return ""
 }
@@ -69,6 +75,9 @@ func Foreign(line []byte) string {
 	word := line
 	if i := bytes.IndexAny(line, " \t\r\n"); i >= 0 {
 		word = line[:i]
+	}
+	if verb(word) != "" {
+		return "" // or AUTH LOGIN were an IMAP client's LOGIN with the tag AUTH
 	}
 	switch string(bytes.ToUpper(word)) {
 	case "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE", "PRI":

@@ -13,6 +13,9 @@ var ErrLineTooLong = errors.New("line too long")
 // bufferSize holds any command of RFC 2449 and a short pipelined sequence behind it.
 const bufferSize = 2048
 
+// maxEmptyReads is how often a stream may say that nothing happened (io.Reader allows it) before it counts as broken.
+const maxEmptyReads = 100
+
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // A Reader takes lines off a stream, each bounded in length. It borrows its buffer and gives it back wiped, for
@@ -58,7 +61,7 @@ func (r *Reader) Line(limit int) ([]byte, error) {
 	}
 }
 
-// fill reads once, after making room for a line of size octets.
+// fill waits for more octets, after making room for a line of size.
 func (r *Reader) fill(size int) error {
 	if r.buf == nil {
 		r.own = buffers.Get().(*[bufferSize]byte)
@@ -72,15 +75,17 @@ func (r *Reader) fill(size int) error {
 		r.shift(make([]byte, min(2*len(old), max(size, len(old)+1))))
 		clear(old)
 	}
-	n, err := r.src.Read(r.buf[r.end:])
-	r.end += n
-	if n > 0 {
-		return nil
+	for range maxEmptyReads {
+		n, err := r.src.Read(r.buf[r.end:])
+		r.end += n
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
+	return io.ErrNoProgress
 }
 
 // shift moves what is buffered to the start of buf, which may be the present buffer, and uses buf from then on.
@@ -104,7 +109,7 @@ func (r *Reader) Wipe() {
 
 // Release wipes the buffer and gives it back, with what was left in it. The reader may be used again.
 func (r *Reader) Release() {
-	clear(r.buf[:r.end])
+	clear(r.buf) // all of it: a Read may use what lies behind the octets it returns
 	if r.own != nil {
 		clear(r.own[:])
 		buffers.Put(r.own)

@@ -2,8 +2,9 @@ package pop3
 
 import "bytes"
 
-// An Observer counts the commands in a stream from client to server, in pieces of any size. It looks and never
-// changes a byte. The zero Observer stands at the start of a line. One goroutine at a time may use it.
+// An Observer counts the commands in a stream from client to server, in pieces of any size, each once its line has
+// ended. It looks and never changes a byte. The zero Observer stands at the start of a line. One goroutine at a time
+// may use it.
 type Observer struct {
 	// Retr, Top and Dele count the commands seen.
 	Retr, Top, Dele int
@@ -11,41 +12,44 @@ type Observer struct {
 	Quit bool
 
 	word [4]byte
-	n    int // octets of the line's first word so far; more than len(word) means that the rest of the line is skipped
+	n    int  // octets of the line's first word in word; none where it is too long for a verb
+	cr   bool // the word ended in a CR, which must be the line's end
+	skip bool // the first word is over
 }
-
-const skipping = 5
 
 // Observe looks at the next piece of the stream.
 func (o *Observer) Observe(p []byte) {
 	for len(p) > 0 {
-		if o.n == skipping {
+		if o.skip {
 			i := bytes.IndexByte(p, '\n')
 			if i < 0 {
 				return
 			}
-			p, o.n = p[i+1:], 0
-			continue
+			p = p[i:]
 		}
-		c := p[0]
+		o.octet(p[0])
 		p = p[1:]
-		switch {
-		case c == '\n':
-			o.count()
-			o.n = 0
-		case c == ' ' || c == '\t' || c == '\r':
-			o.count()
-			o.n = skipping
-		case o.n < len(o.word):
-			o.word[o.n] = c
-			o.n++
-		default:
-			o.n = skipping
-		}
 	}
 }
 
-// count notes the command whose verb has just ended.
+func (o *Observer) octet(c byte) {
+	switch {
+	case c == '\n':
+		o.count()
+		o.n, o.cr, o.skip = 0, false, false
+	case o.cr, o.n == len(o.word) && c != ' ' && c != '\t' && c != '\r':
+		o.n, o.skip = 0, true
+	case c == ' ', c == '\t':
+		o.skip = true
+	case c == '\r':
+		o.cr = true
+	default:
+		o.word[o.n] = c
+		o.n++
+	}
+}
+
+// count notes the command whose line has just ended.
 func (o *Observer) count() {
 	switch verb(o.word[:o.n]) {
 	case RETR:

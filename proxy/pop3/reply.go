@@ -27,7 +27,8 @@ type Reply struct {
 	OK bool
 	// Code is the response code, or "".
 	Code Code
-	// Text is what follows the status and the code, with control bytes and surrounding blanks removed.
+	// Text is what follows the status and the code, with control bytes and surrounding blanks removed. It is UTF-8:
+	// octets that are not become U+FFFD.
 	Text string
 }
 
@@ -63,8 +64,12 @@ func cutStatus(line []byte, status string) ([]byte, bool) {
 	return rest, true
 }
 
+// printable is for strings.Map: a tab is a blank, and what would command a terminal is dropped.
 func printable(r rune) rune {
-	if r < ' ' || r == 0x7f {
+	switch {
+	case r == '\t':
+		return ' '
+	case r < ' ', r >= 0x7f && r < 0xa0, r == 0x2028, r == 0x2029:
 		return -1
 	}
 	return r
