@@ -1,0 +1,112 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func TestUseWarns(t *testing.T) {
+	dir := t.TempDir()
+	at := func(base string, from, to time.Duration) Files {
+		certPEM, keyPEM := pemPair(nil, func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(from), time.Now().Add(to)
+		}, base+".example.org")
+		return put(t, dir, base, certPEM, keyPEM)
+	}
+	day := 24 * time.Hour
+	log, logger := newLog()
+	prepare(t, New(dir, logger, nil),
+		withFiles(at("good", -60*day, 30*day), at("gone", -90*day, -day), at("late", -80*day, 10*day), at("early", day, 90*day)),
+		Listener{Name: "pop3s", DefaultName: "good.example.org"}, Listener{Name: "odd", DefaultName: "mail.example.org"})
+
+	var got []string
+	for _, rec := range log.take() {
+		got = append(got, text(rec))
+	}
+	want := []string{"expired", "gone.crt", "expires soon", "late.crt", "not valid yet", "early.crt", "default_name", "odd"}
+	if len(got) != len(want)/2 {
+		t.Fatalf("got %d warnings: %s", len(got), strings.Join(got, "\n"))
+	}
+	for i, line := range got {
+		if !strings.Contains(line, want[2*i]) || !strings.Contains(line, want[2*i+1]) {
+			t.Errorf("got %q, want %q about %s", line, want[2*i], want[2*i+1])
+		}
+	}
+}
+
+func TestPrepareChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	k := New(dir, nil, nil)
+	c := withFiles(issueFiles(t, dir, "mail", "mail.example.org"))
+	running := prepare(t, k, c).TLS("pop3s")
+	here := resumer(0)
+	resumes(t, running, here)
+	if _, err := k.Prepare(withFiles(Files{"/no/cert", "/no/key"}), nil, []Listener{{Name: "pop3s"}}); err == nil {
+		t.Fatal("no error for missing files")
+	}
+	if _, err := k.Prepare(c, nil, []Listener{{Name: "another"}}); err != nil {
+		t.Fatal(err)
+	}
+	if !resumes(t, running, here) || len(k.tickets) != 1 {
+		t.Errorf("a view that was not used changed what runs: %d sets of ticket keys", len(k.tickets))
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	dir := t.TempDir()
+	reg := prometheus.NewPedanticRegistry()
+	k := New(dir, nil, reg)
+	count := func(want string) {
+		t.Helper()
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
+			t.Error(err)
+		}
+	}
+	const counters = `
+# HELP popgate_certificate_reloads_total Changed certificate files by result: ok (in force) or error (the certificate before stays in force).
+# TYPE popgate_certificate_reloads_total counter
+`
+	count(counters + `
+popgate_certificate_reloads_total{result="error"} 0
+popgate_certificate_reloads_total{result="ok"} 0
+`)
+	until := func(base string, unix int64, names ...string) Files {
+		certPEM, keyPEM := pemPair(nil, func(c *x509.Certificate) { c.NotAfter = time.Unix(unix, 0) }, names...)
+		return put(t, dir, base, certPEM, keyPEM)
+	}
+	mail := until("mail", 4_000_000_000, "mail.example.org", "pop.example.org")
+	prepare(t, k, withFiles(mail, until("rsa", 3_900_000_000, "mail.example.org"), until("wild", 3_800_000_000, "*.example.org")))
+
+	until("rsa", 3_950_000_000, "mail.example.org")
+	write(t, mail.Key, []byte("rubbish"))
+	k.check()
+	k.check()
+	count(counters + `
+popgate_certificate_reloads_total{result="error"} 1
+popgate_certificate_reloads_total{result="ok"} 1
+# HELP popgate_certificate_expiry_timestamp_seconds When a configured certificate expires, by its first name; the earliest where several share it.
+# TYPE popgate_certificate_expiry_timestamp_seconds gauge
+popgate_certificate_expiry_timestamp_seconds{name="*.example.org"} 3.8e+09
+popgate_certificate_expiry_timestamp_seconds{name="mail.example.org"} 3.95e+09
+`)
+	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v, %v", problems, err)
+	}
+
+	sources := make([]source, maxSeries+5)
+	for i := range sources {
+		leaf := &x509.Certificate{NotAfter: time.Unix(int64(1e9+i), 0)}
+		leaf.DNSNames = []string{time.Duration(i).String() + ".example.org"}
+		sources[i] = source{cert: &tls.Certificate{Leaf: leaf}}
+	}
+	k.view.Load().table.Store(newTable(sources))
+	if got := testutil.CollectAndCount(k.metrics); got != maxSeries {
+		t.Errorf("got %d series, want at most %d", got, maxSeries)
+	}
+}
