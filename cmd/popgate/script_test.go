@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the scripts run popgate as a program of its own: the test
+// binary stands in for it.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"popgate": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScript runs testdata/script: the real program between real clients and a
+// real Dovecot. Besides testscript's own commands a script has
+//
+//	needs PROGRAM...            skip the script, or fail it in CI, where one is missing
+//	expand FILE...              put the variables' values for ${NAME} in files
+//	freeport VAR...             set each variable to a port free on loopback
+//	mail ACCOUNT KIND[:N]...    make up mail for an account (scripttest_mail_test.go has the kinds)
+//	dovecot plain|default|tls|xclient|proxy
+//	                            start Dovecot with that mail on $BACKEND; its log is $DOVECOT_LOG
+//	start NAME PROGRAM ARG...   start a program, its output in NAME.log
+//	signal SIGNAL NAME          send it a signal
+//	[!] running NAME            say whether it has not ended yet
+//	await NAME STATUS           wait for it to end with that exit status
+//	waitfor FILE REGEXP         wait for text in a file that grows
+//	waitready HOST:PORT         wait until GET /readyz there says 200
+//	cmpmail [-lf] ACCOUNT DIR   hold the messages in the files below DIR against those made
+//	pop3 NAME dial|tls|send|expect|closed ARG...
+//	                            a client spoken word by word (scripttest_pop3_test.go)
+//
+// and in tls/ a CA (ca.pem) with a certificate for mail.example.org,
+// pop.example.net and loopback (cert.pem, key.pem). Every account's password is
+// "open sesame".
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setupScript,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"needs":     cmdNeeds,
+			"expand":    cmdExpand,
+			"freeport":  cmdFreeport,
+			"mail":      cmdMail,
+			"dovecot":   cmdDovecot,
+			"start":     cmdStart,
+			"signal":    cmdSignal,
+			"running":   cmdRunning,
+			"await":     cmdAwait,
+			"waitfor":   cmdWaitfor,
+			"waitready": cmdWaitready,
+			"cmpmail":   cmdCmpmail,
+			"pop3":      cmdPOP3,
+		},
+	})
+}
+
+// setupScript lays out one script's world.
+func setupScript(env *testscript.Env) error {
+	s := &stage{t: env.T(), work: env.WorkDir, programs: map[string]*program{}, clients: map[string]*popClient{}}
+	env.Values[stageKey{}] = s
+	env.Defer(s.close)
+
+	// Debian's own programs before the shims of version managers, which need a home; dovecot is in sbin.
+	path := strings.SplitN(env.Getenv("PATH"), string(filepath.ListSeparator), 2)
+	path = append(path[:1], append([]string{"/usr/bin", "/bin", "/usr/sbin"}, path[1:]...)...)
+	env.Setenv("PATH", strings.Join(path, string(filepath.ListSeparator)))
+	for name, dir := range map[string]string{"HOME": "home", "XDG_STATE_HOME": "state", "XDG_RUNTIME_DIR": "run"} {
+		dir = filepath.Join(env.WorkDir, dir)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		env.Setenv(name, dir)
+	}
+	return writeCertificates(filepath.Join(env.WorkDir, "tls"))
+}
