@@ -1,0 +1,216 @@
+// Package route is the table that says where a user goes: the first route whose conditions all hold.
+package route
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/popgate/popgate/auth"
+)
+
+// A route is one element of the table, ready for use.
+type route struct {
+	config      Config
+	label       string
+	domains     []pattern
+	users       []*regexp.Regexp
+	serverNames []pattern
+	username    template
+}
+
+// A Table holds the routes of one configuration. It never changes, so any number of goroutines may use it.
+type Table struct {
+	routes []*route
+	// The numbers of the routes that may take a user, ascending: by the user's domain, by a domain above the user's,
+	// and those that take users of any domain.
+	exact, below map[string][]int
+	anyone       []int
+}
+
+// New makes a table of routes in the order of configs, and fails with every fault of any of them.
+func New(configs []Config) (*Table, error) {
+	t := &Table{exact: map[string][]int{}, below: map[string][]int{}}
+	var faults []error
+	for i, c := range configs {
+		label := fmt.Sprintf("routes[%d]", i)
+		r := c.compile(func(key, problem string) {
+			faults = append(faults, fmt.Errorf("%s.%s %s", label, key, problem))
+		})
+		r.label = label
+		t.add(r)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return t, nil
+}
+
+func (t *Table) add(r *route) {
+	n := len(t.routes)
+	t.routes = append(t.routes, r)
+	if len(r.config.Domains) == 0 {
+		t.anyone = append(t.anyone, n)
+	}
+	for _, p := range r.domains {
+		index := t.exact
+		if p.below {
+			index = t.below
+		}
+		if list := index[p.domain]; len(list) == 0 || list[len(list)-1] != n {
+			index[p.domain] = append(list, n)
+		}
+	}
+}
+
+// Route returns where the user goes: the first route in order whose conditions all hold. The secret is left to the
+// caller. The error wraps auth.ErrUnknownUser where no route takes the user, or where the route that does cannot make
+// a backend's name of the user's.
+func (t *Table) Route(_ context.Context, q auth.Query) (auth.Route, error) {
+	c := t.candidates(q.Name.Domain)
+	for n := c.next(); n >= 0; n = c.next() {
+		r := t.routes[n]
+		if r.fails(q) == "" {
+			return r.answer(q.Name)
+		}
+	}
+	return auth.Route{}, auth.ErrUnknownUser
+}
+
+func (r *route) answer(n auth.Name) (auth.Route, error) {
+	user, err := r.username.expand(n)
+	if err != nil {
+		return auth.Route{}, fmt.Errorf("%s: username %q: %w: %w", r.label, r.config.Username, err, auth.ErrUnknownUser)
+	}
+	return auth.Route{
+		Label:   r.label,
+		Backend: r.config.Backend,
+		Tenant:  r.config.Tenant,
+		Account: n.Key,
+		Login:   auth.BackendLogin{User: user},
+	}, nil
+}
+
+// fails names the key of the first condition, domains left out, that q does not meet; "" if there is none.
+func (r *route) fails(q auth.Query) string {
+	if len(r.users) > 0 {
+		full := q.Name.Full()
+		if !slices.ContainsFunc(r.users, func(re *regexp.Regexp) bool { return re.MatchString(full) }) {
+			return "users"
+		}
+	}
+	if len(r.config.Listeners) > 0 && !slices.Contains(r.config.Listeners, q.Client.Listener) {
+		return "listeners"
+	}
+	if len(r.serverNames) > 0 && !matchAny(r.serverNames, q.Client.ServerName()) {
+		return "server_names"
+	}
+	if len(r.config.From) == 0 {
+		return ""
+	}
+	addr := q.Client.Addr.Addr()
+	for _, p := range r.config.From {
+		if p.Contains(addr) {
+			return ""
+		}
+	}
+	return "from"
+}
+
+func matchAny(ps []pattern, domain string) bool {
+	for _, p := range ps {
+		if p.match(domain) {
+			return true
+		}
+	}
+	return false
+}
+
+// Knows says that a route is for users of this domain by name or by a "*." pattern. Routes for users of any domain say
+// nothing about it.
+func (t *Table) Knows(domain string) bool {
+	d, err := auth.Domain(domain)
+	if err != nil || d == "" {
+		return false
+	}
+	if len(t.exact[d]) > 0 {
+		return true
+	}
+	for above := parent(d); above != ""; above = parent(above) {
+		if len(t.below[above]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// parent is the domain above d, "" for a top one.
+func parent(d string) string {
+	_, above, _ := strings.Cut(d, ".")
+	return above
+}
+
+// candidates are the routes that may take a user of one domain, in order. They come from several ascending lists at
+// once, so that ten thousand domains cost no more than one.
+type candidates struct {
+	lists [6][]int // more than nearly any domain needs; what is more, goes to more
+	n     int
+	more  [][]int
+}
+
+func (t *Table) candidates(domain string) candidates {
+	var c candidates
+	c.add(t.anyone)
+	if domain == "" {
+		return c
+	}
+	c.add(t.exact[domain])
+	if len(t.below) > 0 {
+		for above := parent(domain); above != ""; above = parent(above) {
+			c.add(t.below[above])
+		}
+	}
+	return c
+}
+
+func (c *candidates) add(list []int) {
+	switch {
+	case len(list) == 0:
+	case c.n < len(c.lists):
+		c.lists[c.n] = list
+		c.n++
+	default:
+		c.more = append(c.more, list)
+	}
+}
+
+// next takes the lowest number off all lists that begin with it, -1 when all are empty.
+func (c *candidates) next() int {
+	lowest := -1
+	look := func(list []int) {
+		if len(list) > 0 && (lowest < 0 || list[0] < lowest) {
+			lowest = list[0]
+		}
+	}
+	take := func(list *[]int) {
+		if len(*list) > 0 && (*list)[0] == lowest {
+			*list = (*list)[1:]
+		}
+	}
+	for i := range c.n {
+		look(c.lists[i])
+	}
+	for _, list := range c.more {
+		look(list)
+	}
+	for i := range c.n {
+		take(&c.lists[i])
+	}
+	for i := range c.more {
+		take(&c.more[i])
+	}
+	return lowest
+}
