@@ -1,0 +1,274 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/popgate/popgate/proxy/pop3"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Backends is what popgate knows of its backends' servers: which are dead, what they can do, what they were asked.
+// It is made once and kept over reloads. Any goroutine may use it.
+type Backends struct {
+	log   *slog.Logger
+	epoch time.Time
+	dial  func(ctx context.Context, d *net.Dialer, a address) (net.Conn, error)
+
+	view    atomic.Pointer[View]
+	changed chan struct{} // Run is to look at the view again
+
+	mu      sync.Mutex
+	servers map[serverID]*server // those of the view in use
+}
+
+type serverID struct{ backend, address string }
+
+// New makes a Backends without any servers. A nil log discards, a nil reg registers no metrics. Until Use is called,
+// there is nothing to log in to.
+func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b := &Backends{
+		log:     log,
+		epoch:   time.Now(),
+		dial:    dial,
+		changed: make(chan struct{}, 1),
+		servers: map[serverID]*server{},
+	}
+	b.view.Store(&View{})
+	if reg != nil {
+		reg.MustRegister(collector{b})
+	}
+	return b
+}
+
+// now is a clock that never goes back, and is never 0.
+func (b *Backends) now() time.Duration {
+	return time.Since(b.epoch) + 1
+}
+
+// dial connects to a, without a look-up where a is an IP address.
+func dial(ctx context.Context, d *net.Dialer, a address) (net.Conn, error) {
+	if !a.ip.IsValid() {
+		return d.DialContext(ctx, "tcp", a.text)
+	}
+	c, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, a.ip)
+	if err != nil {
+		return nil, err // not c: a nil *net.TCPConn is no nil net.Conn
+	}
+	return c, nil
+}
+
+// A Fault is something that Prepare cannot use.
+type Fault struct {
+	// Key is where it stands, such as "backends[0].tls_ca".
+	Key string
+	Err error
+}
+
+// Error returns the key and the cause.
+func (f *Fault) Error() string {
+	return f.Key + ": " + f.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (f *Fault) Unwrap() error {
+	return f.Err
+}
+
+// Prepare makes a view of configs, reading the files they name. Nothing that runs changes until the view is used.
+// All faults are reported at once, joined, each a *Fault. Servers that are in use already keep what is known of them.
+func (b *Backends) Prepare(configs []Config) (*View, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := &View{pools: make(map[string]*Pool, len(configs))}
+	var faults []error
+	for i := range configs {
+		at := fmt.Sprintf("backends[%d].", i)
+		fault := func(key string, err error) { faults = append(faults, &Fault{Key: at + key, Err: err}) }
+		c := configs[i]
+		valid := true
+		c.Validate(func(key, problem string) {
+			valid = false
+			fault(key, errors.New(problem))
+		})
+		if v.pools[c.Name] != nil {
+			fault("name", fmt.Errorf("is %q, as is another backend's", c.Name))
+		}
+		if valid {
+			p := b.newPool(&c, fault)
+			v.pools[c.Name], v.list = p, append(v.list, p)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	v.refresh()
+	return v, nil
+}
+
+func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
+	p := &Pool{
+		backends: b,
+		config:   *c,
+		dialer:   newDialer(c),
+		open:     openSteps(c),
+	}
+	p.login = append(append(p.login, p.open...), loginSteps(c)...)
+	p.check = append(append(p.check, p.open...), checkSteps...)
+	common := newTLS(c, fault)
+	for _, s := range c.Servers {
+		a, err := parseAddress(s.Address, c.TLS)
+		if err != nil {
+			continue // Validate has said so
+		}
+		id := serverID{c.Name, a.text}
+		state := b.servers[id]
+		if state == nil {
+			state = &server{backend: c.Name, address: a.text, poke: make(chan struct{}, 1)}
+		}
+		p.members = append(p.members, &member{
+			server:  state,
+			address: a,
+			weight:  s.Weight,
+			seed:    seed(a.text),
+			tls:     serverTLS(common, c, a.host),
+		})
+	}
+	return p
+}
+
+// Use makes v the view that Run watches and metrics show. What is known of servers that v does not have is forgotten.
+// Pools of earlier views go on working for the sessions that hold them.
+func (b *Backends) Use(v *View) {
+	b.mu.Lock()
+	b.servers = map[serverID]*server{}
+	for _, p := range v.list {
+		for _, m := range p.members {
+			b.servers[serverID{m.server.backend, m.server.address}] = m.server
+		}
+	}
+	b.mu.Unlock()
+	b.view.Store(v)
+	select {
+	case b.changed <- struct{}{}:
+	default:
+	}
+}
+
+// A View is what the configuration says of backends. It does not change, but for what is known of its servers.
+type View struct {
+	pools map[string]*Pool
+	list  []*Pool // in the order of the configuration
+
+	refreshing sync.Mutex
+	caps       atomic.Pointer[pop3.Capabilities]
+}
+
+// Pool returns the pool of the backend called name, nil where there is none.
+func (v *View) Pool(name string) *Pool {
+	return v.pools[name]
+}
+
+// Explain returns the addresses of the servers that the backend called name would try for an account, in order, were
+// all of them alive. It is nil where there is no such backend or all its servers are drained.
+func (v *View) Explain(name, account string) []string {
+	p := v.pools[name]
+	if p == nil {
+		return nil
+	}
+	var addresses []string
+	for _, c := range p.order(nil, account) {
+		addresses = append(addresses, c.address.text)
+	}
+	return addresses
+}
+
+// Capabilities returns what may be promised to a client before it is known where it goes: the lines about a session
+// after login that all servers of all backends have in common, arguments included. Drained servers do not count; one
+// that has not answered CAPA counts as TOP and UIDL. It is cheap; the caller must not change the result.
+func (v *View) Capabilities() pop3.Capabilities {
+	if c := v.caps.Load(); c != nil {
+		return *c
+	}
+	return nil
+}
+
+// refresh recomputes what Capabilities returns.
+func (v *View) refresh() {
+	v.refreshing.Lock() // so that nobody stores what was computed before another's news
+	defer v.refreshing.Unlock()
+	var sets []pop3.Capabilities
+	for _, p := range v.list {
+		for _, m := range p.members {
+			if m.weight > 0 {
+				sets = append(sets, m.server.capabilities())
+			}
+		}
+	}
+	var common pop3.Capabilities
+	for _, line := range pop3.Common(sets...) {
+		name, _, _ := strings.Cut(line, " ")
+		switch name {
+		// The others of RFC 2449's registry are about the time before login, which is the gateway's own; UTF8 and LANG
+		// would have to be passed on before it is known where to.
+		case "TOP", "UIDL", "PIPELINING", "EXPIRE", "LOGIN-DELAY":
+			common = append(common, line)
+		}
+	}
+	v.caps.Store(&common)
+}
+
+// BackendStatus is the state of one backend.
+type BackendStatus struct {
+	Name    string
+	Servers []ServerStatus
+}
+
+// Up is how many of the servers that take logins are believed alive.
+func (b *BackendStatus) Up() int {
+	n := 0
+	for _, s := range b.Servers {
+		if s.Up && s.Weight > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// ServerStatus is the state of one server.
+type ServerStatus struct {
+	Address string
+	Weight  int
+	// Up says that the server is believed alive, as it is until it could not be reached.
+	Up bool
+	// Capabilities are the server's last answer to CAPA, nil where there is none. They must not be changed.
+	Capabilities pop3.Capabilities
+}
+
+// Status returns the state of all backends, in the order of the configuration.
+func (v *View) Status() []BackendStatus {
+	all := make([]BackendStatus, 0, len(v.list))
+	for _, p := range v.list {
+		s := BackendStatus{Name: p.config.Name}
+		for _, m := range p.members {
+			one := ServerStatus{Address: m.address.text, Weight: m.weight, Up: m.server.up()}
+			if c := m.server.caps.Load(); c != nil {
+				one.Capabilities = *c
+			}
+			s.Servers = append(s.Servers, one)
+		}
+		all = append(all, s)
+	}
+	return all
+}

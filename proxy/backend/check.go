@@ -1,0 +1,175 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+const (
+	checkEvery  = 5 * time.Minute  // a server that is up
+	checkDead   = 10 * time.Second // one that is not, without a retry_after
+	checkGap    = time.Second      // at least, between two checks of one server
+	checkWithin = time.Minute      // all of one check
+	checkSpread = time.Second      // over which the first checks of a view are spread
+
+	maxCapabilities = 64
+)
+
+var checkSteps = []step{{"CAPA", (*attempt).capa}, {"QUIT", (*attempt).quit}}
+
+// Run checks the servers of the view in use until ctx ends, and returns nil then: it asks each for its capabilities
+// soon, and every few minutes from then on, and finds out when a dead one is back.
+func (b *Backends) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		b.watch(ctx, b.view.Load())
+	}
+	return nil
+}
+
+// watch checks the servers of v until another view is used.
+func (b *Backends) watch(ctx context.Context, v *View) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watchers sync.WaitGroup
+	for _, p := range v.list {
+		for _, m := range p.members {
+			watchers.Go(func() { p.watch(ctx, m) })
+		}
+	}
+	select {
+	case <-b.changed:
+	case <-ctx.Done():
+	}
+	cancel()
+	watchers.Wait()
+}
+
+func (p *Pool) watch(ctx context.Context, m *member) {
+	delay := rand.N(checkSpread)
+	for wait(ctx, delay, m.server.poke) {
+		p.checkServer(ctx, m)
+		if !wait(ctx, checkGap, nil) {
+			return
+		}
+		delay = p.checkAgain(m)
+	}
+}
+
+// wait waits for d, or for a poke. It says that ctx goes on.
+func wait(ctx context.Context, d time.Duration, poke <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-poke:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// checkAgain is when a server is to be checked again, with jitter, so that many gateways do not come at once.
+func (p *Pool) checkAgain(m *member) time.Duration {
+	d := checkEvery
+	if !m.server.up() {
+		d = checkDead
+		if p.config.RetryAfter > 0 {
+			d = p.config.RetryAfter
+		}
+	}
+	return d*4/5 + rand.N(d*2/5+1)
+}
+
+// checkServer asks one server for its capabilities. It marks the server dead or alive as a login would.
+func (p *Pool) checkServer(ctx context.Context, m *member) {
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	a := attempt{pool: p, member: m}
+	defer a.close()
+	err := a.run(ctx, p.check)
+	if err != nil {
+		m.server.counts.failed.Add(1)
+		p.backends.log.Debug("check of a server failed", slog.String("backend", p.config.Name), slog.Any("cause", err))
+		return
+	}
+	m.server.counts.checked.Add(1)
+	a.warnPublic()
+}
+
+// capa asks for the capabilities. A server without CAPA is one of the time before 1998.
+func (a *attempt) capa(ctx context.Context) error {
+	r, err := a.command(ctx, append(a.line[:0], "CAPA\r\n"...))
+	if err != nil {
+		return err
+	}
+	var caps pop3.Capabilities
+	if r.OK {
+		if caps, err = a.list(); err != nil {
+			return err
+		}
+	} else {
+		if wantsTLS(strings.ToLower(r.Text)) {
+			_ = a.refusesPlaintext("CAPA", r) // for its log line
+		}
+		caps = pop3.Capabilities{"TOP", "UIDL"}
+	}
+	a.member.server.caps.Store(&caps)
+	a.pool.backends.view.Load().refresh()
+	if c := &a.pool.config; c.TLS == TLSNone && !c.proxies() && caps.Has("STLS") && !caps.Has("USER") {
+		// RFC 2449 section 6.3: a server lists USER where it takes it. Dovecot does not list it to addresses that it
+		// does not trust, so this is known before the first user fails. Behind a PROXY header it may trust the client.
+		_ = a.refusesPlaintext("CAPA", pop3.Reply{OK: true, Text: strings.Join(caps, ", ")})
+	}
+	return nil
+}
+
+// list reads the lines of an answer up to its final dot.
+func (a *attempt) list() (pop3.Capabilities, error) {
+	caps := pop3.Capabilities{}
+	for range maxCapabilities {
+		line, err := a.lines.Line(replyLimit)
+		if err != nil {
+			return nil, err
+		}
+		if string(line) == "." {
+			slices.Sort(caps)
+			return slices.Compact(caps), nil
+		}
+		if c := pop3.ParseCapability(line); c != "" {
+			caps = append(caps, c)
+		}
+	}
+	return nil, &Error{Kind: Protocol, Err: errors.New("the list of capabilities does not end")}
+}
+
+// quit takes leave, so that the server's log has no aborted connections in it. What it answers does not matter.
+func (a *attempt) quit(ctx context.Context) error {
+	_, _ = a.command(ctx, append(a.line[:0], "QUIT\r\n"...))
+	return nil
+}
+
+// warnPublic says once a day that passwords cross a network that may be anybody's.
+func (a *attempt) warnPublic() {
+	tcp, ok := a.raw.RemoteAddr().(*net.TCPAddr)
+	if a.pool.config.TLS != TLSNone || !ok || private(tcp.AddrPort().Addr().Unmap()) {
+		return
+	}
+	s, b := a.member.server, a.pool.backends
+	if s.due(warnPublic, b.now(), 24*time.Hour) {
+		b.log.Warn("passwords go to this backend in plaintext, over an address that is not private",
+			slog.String("backend", s.backend), slog.String("server", s.address),
+			slog.String("fix", "write tls: starttls or tls: implicit for this backend"))
+	}
+}
+
+func private(ip netip.Addr) bool {
+	return ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()
+}

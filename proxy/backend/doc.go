@@ -1,0 +1,17 @@
+// Package backend holds the pools of POP3 servers behind the gateway: it chooses a server for an account, opens a
+// connection, says who the client is, and logs in.
+//
+// What the package promises:
+//
+//   - An account meets the same server as long as that server lives: weighted rendezvous hashing, equal on all nodes.
+//   - Another server is tried only as long as PASS has not been sent. The password is written once, to one server,
+//     behind an answered USER, and the buffer it stood in is wiped.
+//   - Only what a server does before and in its greeting can mark it dead, and never what a client could bring about.
+//     Running out of our own file handles or ports marks nothing.
+//   - One reply a command: octets that come before their command, or behind the +OK to STLS, end the connection
+//     (CVE-2011-0411 and its kin).
+//   - Every read has a deadline and a bound.
+//
+// The dialogue is RFC 1939, STLS is RFC 2595, CAPA and response codes are RFC 2449 and RFC 3206. XCLIENT is Dovecot's,
+// XOIP Zimbra's, PROXY is HAProxy's.
+package backend

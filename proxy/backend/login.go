@@ -1,0 +1,390 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+// replyLimit bounds a server's reply line. RFC 2449 section 4 says 512 octets with the line end; some say more.
+const replyLimit = 1024
+
+// past interrupts what waits on a connection when it is set as its deadline.
+var past = time.Unix(1, 0)
+
+// A step is one part of the dialogue, in a backend's fixed order.
+type step struct {
+	name string
+	do   func(*attempt, context.Context) error
+}
+
+const (
+	stepConnect  = "connect"
+	stepTLS      = "TLS"
+	stepGreeting = "greeting"
+)
+
+// openSteps are what every connection begins with.
+func openSteps(c *Config) []step {
+	steps := []step{{stepConnect, (*attempt).connect}}
+	if c.proxies() {
+		steps = append(steps, step{"PROXY", (*attempt).proxy})
+	}
+	if c.TLS == TLSImplicit {
+		steps = append(steps, step{stepTLS, (*attempt).implicitTLS})
+	}
+	steps = append(steps, step{stepGreeting, (*attempt).greeting})
+	if c.TLS == TLSStart {
+		steps = append(steps, step{"STLS", (*attempt).stls})
+	}
+	return steps
+}
+
+// loginSteps are what a login goes on with.
+func loginSteps(c *Config) []step {
+	var steps []step
+	switch c.ClientInfo {
+	case ClientXClient:
+		steps = append(steps, step{"XCLIENT", (*attempt).xclient})
+	case ClientXOIP:
+		steps = append(steps, step{"XOIP", (*attempt).xoip})
+	}
+	return append(steps, step{"USER", (*attempt).user}, step{"PASS", (*attempt).pass})
+}
+
+// An attempt is one connection to one server, until it is logged in or given up.
+type attempt struct {
+	pool   *Pool
+	member *member
+	req    *Request // nil in a check
+	secret []byte   // the request's; not a copy
+
+	raw   net.Conn // TCP
+	conn  net.Conn // raw, or TLS on top of it
+	lines *pop3.Reader
+	stop  func() bool // ends the interruption of raw by the context
+
+	begun, connected, greeted time.Time
+	offersXClient             bool
+	named                     bool // the server has been told of a client before its greeting
+	passed                    bool // PASS may have left: no other server may be asked
+
+	line [192]byte // commands are built here; most fit
+}
+
+// login runs all steps. It returns nil for one of its results.
+func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
+	if err := a.run(ctx, a.pool.login); err != nil {
+		a.close()
+		return nil, err
+	}
+	c := &Conn{
+		Conn:   a.conn,
+		Server: a.member.address.text,
+		Stages: Stages{
+			Connect:  a.connected.Sub(a.begun),
+			Greeting: a.greeted.Sub(a.connected),
+			Login:    time.Since(a.greeted),
+		},
+	}
+	if rest := a.lines.Buffered(); len(rest) > 0 {
+		c.Leftover = bytes.Clone(rest)
+	}
+	if !a.stop() || a.raw.SetDeadline(time.Time{}) != nil {
+		err := a.failed(ctx, "PASS", ended(ctx))
+		a.close()
+		return nil, err
+	}
+	a.lines.Release()
+	return c, nil
+}
+
+// close gives up the connection. A server behind a refused login finds out by the end of the stream.
+func (a *attempt) close() {
+	if a.raw == nil {
+		return
+	}
+	a.stop()
+	if a.lines != nil {
+		a.lines.Release()
+	}
+	_ = a.raw.Close()
+}
+
+func (a *attempt) run(ctx context.Context, steps []step) *Error {
+	for i := range steps {
+		if err := steps[i].do(a, ctx); err != nil {
+			return a.failed(ctx, steps[i].name, err)
+		}
+	}
+	return nil
+}
+
+// failed makes an Error of what a step returned, which may be one already as far as the step knows.
+func (a *attempt) failed(ctx context.Context, name string, err error) *Error {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Kind: a.kind(err), Err: err}
+		if end := ended(ctx); end != nil {
+			e.Kind, e.Err = Local, end
+		}
+	}
+	e.Server, e.Step = a.member.address.text, name
+	if a.greeted.IsZero() {
+		a.settle(e)
+	}
+	return e
+}
+
+// kind says what an error means that is no answer.
+func (a *attempt) kind(err error) Kind {
+	switch {
+	case ours(err):
+		return Local
+	case errors.Is(err, pop3.ErrLineTooLong), errors.Is(err, errEarly), errors.Is(err, errInjected):
+		return Protocol
+	case a.greeted.IsZero():
+		return Down
+	}
+	return Temporary
+}
+
+// ended says why ctx is over, nil where it is not. The deadline counts from its time on, for a connection that has it
+// as its own may fail a moment before ctx does.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// next says that another server may be tried after err: this one has not seen the password, and has not said
+// anything about the user that another would say as well.
+func (a *attempt) next(ctx context.Context, err *Error) bool {
+	if a.passed || ended(ctx) != nil {
+		return false
+	}
+	switch err.Kind {
+	case Down, Temporary, Protocol, RefusesPlaintext:
+		return true
+	case Local:
+		return noPort(err.Err)
+	}
+	return false
+}
+
+// arm sets the deadline of what comes next: timeout from now, or that of ctx where that is earlier.
+func (a *attempt) arm(ctx context.Context, timeout time.Duration) error {
+	var by time.Time
+	if timeout > 0 {
+		by = time.Now().Add(timeout)
+	}
+	return a.armBy(ctx, by)
+}
+
+func (a *attempt) armBy(ctx context.Context, by time.Time) error {
+	if d, ok := ctx.Deadline(); ok && (by.IsZero() || d.Before(by)) {
+		by = d
+	}
+	if err := a.raw.SetDeadline(by); err != nil {
+		return err
+	}
+	return ctx.Err() // behind SetDeadline, which may have undone the interruption by ctx
+}
+
+func (a *attempt) connect(ctx context.Context) error {
+	a.begun = time.Now()
+	c, err := a.pool.backends.dial(ctx, &a.pool.dialer, a.member.address)
+	if err != nil {
+		return err
+	}
+	a.raw, a.conn = c, c
+	a.stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(past) })
+	a.connected = time.Now()
+	return a.armBy(ctx, a.connectBy())
+}
+
+// connectBy is when a connection must stand, TLS included; zero for no limit.
+func (a *attempt) connectBy() time.Time {
+	if a.pool.config.ConnectTimeout == 0 {
+		return time.Time{}
+	}
+	return a.begun.Add(a.pool.config.ConnectTimeout)
+}
+
+func (a *attempt) implicitTLS(ctx context.Context) error {
+	if err := a.armBy(ctx, a.connectBy()); err != nil {
+		return err
+	}
+	err := a.handshake()
+	a.connected = time.Now()
+	return err
+}
+
+// handshake puts TLS on the connection, within the deadline that is set. Not by HandshakeContext, which would start a
+// goroutine to do what a.stop does.
+func (a *attempt) handshake() error {
+	t := tls.Client(a.raw, a.member.tls)
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	a.conn = t
+	return nil
+}
+
+func (a *attempt) greeting(ctx context.Context) error {
+	if err := a.arm(ctx, a.pool.config.GreetingTimeout); err != nil {
+		return err
+	}
+	a.lines = pop3.NewReader(a.conn)
+	r, err := a.reply()
+	if err != nil {
+		return err
+	}
+	if !r.OK {
+		if wantsTLS(strings.ToLower(r.Text)) {
+			return a.refusesPlaintext(stepGreeting, r)
+		}
+		return &Error{Kind: Temporary, Reply: r}
+	}
+	a.greeted = time.Now()
+	a.offersXClient = r.Code == "XCLIENT"
+	a.arrived()
+	return nil
+}
+
+func (a *attempt) stls(ctx context.Context) error {
+	r, err := a.command(ctx, append(a.line[:0], "STLS\r\n"...))
+	if err != nil {
+		return err
+	}
+	if !r.OK {
+		return &Error{Kind: Temporary, Reply: r, Err: errors.New("the server refuses STLS")}
+	}
+	if len(a.lines.Buffered()) > 0 {
+		return errInjected
+	}
+	a.lines.Release()
+	if err := a.arm(ctx, a.pool.config.ConnectTimeout); err != nil {
+		return err
+	}
+	if err := a.handshake(); err != nil {
+		return err
+	}
+	a.lines = pop3.NewReader(a.conn)
+	return nil
+}
+
+func (a *attempt) user(ctx context.Context) error {
+	line := append(append(append(a.line[:0], "USER "...), a.req.Login.User...), '\r', '\n')
+	r, err := a.command(ctx, line)
+	if err != nil || r.OK {
+		return err
+	}
+	kind := refusedUser(r, a.req.Login.User)
+	if kind == RefusesPlaintext {
+		return a.refusesPlaintext("USER", r)
+	}
+	return &Error{Kind: kind, Reply: r}
+}
+
+func (a *attempt) pass(ctx context.Context) error {
+	// Sized first: were the buffer to grow, the secret would be left behind in the old one.
+	line := a.line[:0]
+	if n := len("PASS \r\n") + len(a.secret); n > cap(line) {
+		line = make([]byte, 0, n)
+	}
+	line = append(append(append(line, "PASS "...), a.secret...), '\r', '\n')
+	err := a.ready(ctx)
+	if err == nil {
+		a.passed = true
+		_, err = a.conn.Write(line)
+	}
+	clear(line)
+	if err != nil {
+		return err
+	}
+	r, err := a.reply()
+	if err != nil || r.OK {
+		return err
+	}
+	kind := refusedPass(r, a.req.Login.User)
+	if _, known := coded(r.Code); !known {
+		r.Code = ""
+	}
+	r.Text = a.redact(r.Text)
+	if kind == RefusesPlaintext {
+		return a.refusesPlaintext("PASS", r)
+	}
+	return &Error{Kind: kind, Reply: r}
+}
+
+// redact takes the secret out of what a server said: some repeat what they did not like.
+func (a *attempt) redact(s string) string {
+	if len(a.secret) == 0 || !bytes.Contains([]byte(s), a.secret) {
+		return s
+	}
+	return string(bytes.ReplaceAll([]byte(s), a.secret, []byte("[secret]")))
+}
+
+// ready arms the deadline for one command and its reply, and makes sure that the next reply will be that command's.
+func (a *attempt) ready(ctx context.Context) error {
+	if len(a.lines.Buffered()) > 0 {
+		return errEarly
+	}
+	return a.arm(ctx, a.pool.config.ReplyTimeout)
+}
+
+// command sends line, in one write, and returns the reply.
+func (a *attempt) command(ctx context.Context, line []byte) (pop3.Reply, error) {
+	if err := a.ready(ctx); err != nil {
+		return pop3.Reply{}, err
+	}
+	if _, err := a.conn.Write(line); err != nil {
+		return pop3.Reply{}, err
+	}
+	return a.reply()
+}
+
+// reply reads one reply line, within the deadline that is set for all of it.
+func (a *attempt) reply() (pop3.Reply, error) {
+	line, err := a.lines.Line(replyLimit)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return pop3.Reply{}, fmt.Errorf("the server closed the connection: %w", err)
+	}
+	if err != nil {
+		return pop3.Reply{}, err
+	}
+	r, err := pop3.ParseReply(line)
+	if err != nil {
+		shown := a.redact(string(line[:min(len(line), 80)]))
+		return pop3.Reply{}, &Error{Kind: Protocol, Err: fmt.Errorf("%w: %q", err, shown)}
+	}
+	return r, nil
+}
+
+// refusesPlaintext says loudly, once a while, what an admin has to change.
+func (a *attempt) refusesPlaintext(at string, r pop3.Reply) error {
+	s := a.member.server
+	if s.due(warnPlaintext, a.pool.backends.now(), warnEvery) {
+		a.pool.backends.log.Error("backend refuses plaintext logins; nobody can log in there",
+			slog.String("backend", s.backend), slog.String("server", s.address), slog.String("step", at),
+			slog.String("answer", replyText(r)), slog.String("fix", plaintextFix))
+	}
+	return &Error{Kind: RefusesPlaintext, Reply: r}
+}
+
+const plaintextFix = "write tls: starttls for this backend here, or let popgate's address log in without TLS there: " +
+	"in Dovecot login_trusted_networks, or disable_plaintext_auth = no (2.4: auth_allow_cleartext = yes)"

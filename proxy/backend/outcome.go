@@ -1,0 +1,279 @@
+package backend
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+// ErrBadCredentials means that a user name or a secret has an octet that would end its line, and was not sent.
+var ErrBadCredentials = errors.New("the user name is empty, or name or secret has CR, LF or NUL")
+
+var (
+	errEarly    = errors.New("octets came before the command they would answer")
+	errInjected = errors.New("octets came behind the +OK to STLS, before TLS")
+	errDrained  = errors.New("all servers are drained (weight 0)")
+)
+
+// A Kind says what a failed login means.
+type Kind uint8
+
+// The kinds of failure. Only WrongPassword is the user's.
+const (
+	// Down: no server could be reached, or none greeted.
+	Down Kind = iota
+	// WrongPassword: the server refused the credentials.
+	WrongPassword
+	// InUse: another session has the maildrop.
+	InUse
+	// Temporary: the server says, or its silence means, that it will do later.
+	Temporary
+	// Permanent: the server says that a human must act.
+	Permanent
+	// LoginDelay: the user comes too often.
+	LoginDelay
+	// RefusesPlaintext: the server refuses logins that are not encrypted, or refuses them before it saw a password.
+	RefusesPlaintext
+	// Protocol: what the server says is not POP3.
+	Protocol
+	// Local: popgate itself is short of something (file handles, ports, memory), or the login's context ended.
+	Local
+)
+
+var kinds = [...]string{
+	"down", "wrong password", "in use", "temporary", "permanent", "login delay", "refuses plaintext", "protocol", "local",
+}
+
+// String returns the kind in words, for logs.
+func (k Kind) String() string {
+	if int(k) < len(kinds) {
+		return kinds[k]
+	}
+	return "unknown"
+}
+
+// An Error is why a login failed. All errors of Pool.Login are of this type. Its text is for logs, not for clients,
+// and never has the secret in it, even where the server repeated it.
+type Error struct {
+	Kind Kind
+	// Server is the address of the server, "" where none was asked.
+	Server string
+	// Step is the step that failed: connect, PROXY, TLS, greeting, STLS, XCLIENT, XOIP, USER or PASS.
+	Step string
+	// Reply is what the server answered, the zero Reply where it did not.
+	Reply pop3.Reply
+	// Err is the cause, nil where Reply says it all.
+	Err error
+
+	also *Error // what happened at another server in the same login
+}
+
+// Error returns the server, the step, its answer and the cause, and the same of other servers that were tried.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Server != "" {
+		b.WriteString(e.Server + ": ")
+	}
+	b.WriteString(e.Step)
+	if text := replyText(e.Reply); text != "" {
+		b.WriteString(": " + text)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	if e.also != nil {
+		b.WriteString("; " + e.also.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error {
+	return e.Err
+}
+
+func replyText(r pop3.Reply) string {
+	if r == (pop3.Reply{}) {
+		return ""
+	}
+	b := pop3.AppendErr(nil, r.Code, r.Text)
+	if r.OK {
+		b = pop3.AppendOK(nil, r.Text)
+	}
+	return strings.TrimSuffix(string(b), "\r\n")
+}
+
+// worst merges the failures of two servers into one, led by the one that says more than that a server is down.
+func worst(a, b *Error) *Error {
+	if a == nil {
+		return b
+	}
+	if a.Kind == Down && b.Kind != Down {
+		a, b = b, a
+	}
+	last := b
+	for last.also != nil {
+		last = last.also
+	}
+	last.also, a.also = a.also, b
+	return a
+}
+
+// refusedUser says what a -ERR to USER means. Servers that are healthy and willing say +OK to any name, so that a
+// refusal here is taken for one of plaintext, unless the server says clearly that it is about the name.
+func refusedUser(r pop3.Reply, user string) Kind {
+	text := bare(r.Text, user)
+	switch kind, ok := coded(r.Code); {
+	case wantsTLS(text):
+		return RefusesPlaintext
+	case ok && kind != WrongPassword:
+		return kind
+	case containsAny(text, unknownUser):
+		return WrongPassword
+	case ok: // [AUTH] alone: Dovecot gives it to plaintext, in whatever words
+		return RefusesPlaintext
+	case containsAny(text, temporary):
+		return Temporary
+	case mailboxBusy(text):
+		return InUse
+	}
+	return RefusesPlaintext
+}
+
+// refusedPass says what a -ERR to PASS means. What is not understood is a wrong password: taking a wrong password for
+// anything else would let it be guessed uncounted.
+func refusedPass(r pop3.Reply, user string) Kind {
+	text := bare(r.Text, user)
+	if wantsTLS(text) {
+		return RefusesPlaintext
+	}
+	if kind, ok := coded(r.Code); ok {
+		return kind
+	}
+	switch {
+	case containsAny(text, temporary):
+		return Temporary
+	case containsAny(text, blame):
+		return WrongPassword
+	case strings.Contains(text, "try again"):
+		return Temporary
+	case mailboxBusy(text):
+		return InUse
+	}
+	return WrongPassword
+}
+
+// coded is the meaning of a response code, and whether it has one here.
+func coded(c pop3.Code) (Kind, bool) {
+	switch c {
+	case pop3.CodeAuth:
+		return WrongPassword, true
+	case pop3.CodeInUse:
+		return InUse, true
+	case pop3.CodeSysTemp:
+		return Temporary, true
+	case pop3.CodeSysPerm:
+		return Permanent, true
+	case pop3.CodeLoginDelay:
+		return LoginDelay, true
+	}
+	// A referral names a server behind the gateway: no client may see it, and popgate follows none.
+	if c == "REFERRAL" || strings.HasPrefix(string(c), "REFERRAL/") {
+		return Temporary, true
+	}
+	return 0, false
+}
+
+var (
+	unknownUser = []string{
+		"unknown user", "no such user", "not known here", "invalid user", "user unknown", "no mailbox",
+		"no such mailbox", "unknown account", "no such account", "user not found",
+	}
+	temporary = []string{"temporar", "unavailable"}
+	blame     = []string{"incorrect", "invalid", "wrong", "bad password", "bad login", "mismatch"}
+	plaintext = []string{"plaintext", "plain text", "plain-text", "cleartext", "clear text", "clear-text"}
+	forbids   = []string{
+		"allow", "disabled", "forbid", "refus", "reject", "denied", "permit", "prohibit", "support", "available",
+		"requir", "secur",
+	}
+	encrypt = []string{
+		"encryption required", "requires encryption", "encrypted connection", "secure connection",
+		"stronger authentication", "under a layer", // qpopper; Cyrus
+	}
+)
+
+// wantsTLS says that a server's words mean that it takes no plaintext logins. Dovecot: "Plaintext authentication
+// disallowed on non-secure (SSL/TLS) connections." Courier: "TLS required to log in." Cyrus: "Must issue a STLS
+// command first". Zimbra: "only valid after entering TLS mode".
+func wantsTLS(text string) bool {
+	if hasWord(text, "tls") || hasWord(text, "ssl") || hasWord(text, "stls") || hasWord(text, "starttls") {
+		return true
+	}
+	return containsAny(text, encrypt) || containsAny(text, plaintext) && containsAny(text, forbids)
+}
+
+// mailboxBusy says that a server's words mean that another session has the maildrop. A locked account is not that.
+func mailboxBusy(text string) bool {
+	if strings.Contains(text, "in use") || hasWord(text, "busy") {
+		return true
+	}
+	return strings.Contains(text, "lock") && !strings.Contains(text, "account") && !strings.Contains(text, "locked out")
+}
+
+// bare is a server's text in lower case without the user's name in it: the name is the client's choice, and a
+// "sherlock" must not turn a wrong password into a locked maildrop.
+func bare(text, user string) string {
+	text, user = strings.ToLower(text), strings.ToLower(user)
+	text = withoutWord(text, user)
+	if local, domain, ok := strings.Cut(user, "@"); ok {
+		text = withoutWord(withoutWord(text, local), domain)
+	}
+	return text
+}
+
+// withoutWord blanks word wherever it stands alone in s: a user called "i" must not take the "i" out of "in use".
+func withoutWord(s, word string) string {
+	if word == "" {
+		return s
+	}
+	for {
+		i := indexWord(s, word)
+		if i < 0 {
+			return s
+		}
+		s = s[:i] + s[i+len(word):]
+	}
+}
+
+func containsAny(s string, words []string) bool {
+	for _, w := range words {
+		if strings.Contains(s, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasWord says that word stands in s with no letter or digit beside it.
+func hasWord(s, word string) bool {
+	return indexWord(s, word) >= 0
+}
+
+func indexWord(s, word string) int {
+	for from := 0; ; {
+		i := strings.Index(s[from:], word)
+		if i < 0 {
+			return -1
+		}
+		i += from
+		from = i + len(word)
+		if (i == 0 || !alphanumeric(s[i-1])) && (from == len(s) || !alphanumeric(s[from])) {
+			return i
+		}
+	}
+}
+
+func alphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+}

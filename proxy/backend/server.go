@@ -1,0 +1,98 @@
+package backend
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+// A server is what popgate remembers of one server of one backend. It outlives reloads; any goroutine may use it.
+type server struct {
+	backend, address string
+
+	// deadUntil is 0 while the server is believed alive, else when it may be tried again, by Backends.now.
+	deadUntil atomic.Int64
+	// caps is the server's last answer to CAPA, nil until there is one.
+	caps atomic.Pointer[pop3.Capabilities]
+	// poke asks for a check soon.
+	poke   chan struct{}
+	counts counts
+	// said is when each warning may be logged again, by Backends.now.
+	said [warnings]atomic.Int64
+	// saidDown is that the log's last word on the server is that it is down.
+	saidDown atomic.Bool
+}
+
+// A warning is something worth a log line that would otherwise come with every login.
+type warning int
+
+const (
+	warnPlaintext warning = iota
+	warnXClient
+	warnXClientRefused
+	warnXOIP
+	warnPublic
+	warnDown
+	warnings
+)
+
+// warnEvery is how often most warnings about one server are logged.
+const warnEvery = time.Minute
+
+// due says that w may be logged now, to one caller in every.
+func (s *server) due(w warning, now, every time.Duration) bool {
+	at := s.said[w].Load()
+	return int64(now) >= at && s.said[w].CompareAndSwap(at, int64(now+every))
+}
+
+// up says that the server is believed alive.
+func (s *server) up() bool {
+	return s.deadUntil.Load() == 0
+}
+
+// usable says that a login may try the server now. Of the logins that come when a dead server's time is up, one is
+// told so, and the others go on passing it over until that one knows.
+func (s *server) usable(now, retryAfter time.Duration) bool {
+	until := s.deadUntil.Load()
+	if until == 0 || retryAfter == 0 {
+		return true
+	}
+	return int64(now) >= until && s.deadUntil.CompareAndSwap(until, int64(now+retryAfter))
+}
+
+// dead marks the server as dead for d, and says whether the log shall hear of it: not each time that a server too busy
+// to greet comes and goes.
+func (s *server) dead(now, d time.Duration) bool {
+	was := s.deadUntil.Swap(int64(now + d))
+	if was != 0 || !s.due(warnDown, now, warnEvery) {
+		return false
+	}
+	s.saidDown.Store(true)
+	return true
+}
+
+// alive marks the server as alive, and says whether the log shall hear of it.
+func (s *server) alive() bool {
+	if s.deadUntil.Load() == 0 {
+		return false
+	}
+	s.deadUntil.Store(0)
+	return s.saidDown.Swap(false)
+}
+
+// suspect asks for a check soon; more than one request until then is one.
+func (s *server) suspect() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// capabilities is what the server is known to do. One that has not answered is taken for a server of 1996.
+func (s *server) capabilities() pop3.Capabilities {
+	if c := s.caps.Load(); c != nil {
+		return *c
+	}
+	return pop3.Capabilities{"TOP", "UIDL"}
+}

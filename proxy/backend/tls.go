@@ -1,0 +1,120 @@
+package backend
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+var tlsVersions = map[string]uint16{
+	"1.0": tls.VersionTLS10,
+	"1.1": tls.VersionTLS11,
+	"1.2": tls.VersionTLS12,
+	"1.3": tls.VersionTLS13,
+}
+
+// errPin means that the server showed another key than the configured ones.
+var errPin = errors.New("the server's key is not one of tls_pin_sha256")
+
+type pin [sha256.Size]byte
+
+// parsePin reads a SHA-256 in hex, with or without colons, or base64; curl's "sha256//" may stand in front.
+func parsePin(s string) (pin, error) {
+	s = strings.TrimPrefix(s, "sha256//")
+	b, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
+	if err != nil || len(b) != sha256.Size {
+		b, err = base64.StdEncoding.DecodeString(s)
+	}
+	if err != nil || len(b) != sha256.Size {
+		return pin{}, errors.New("is no SHA-256; write the 32 bytes in hex (64 digits) or base64 (44 characters)")
+	}
+	return pin(b), nil
+}
+
+// newTLS makes what all servers of a backend have in common of their TLS configuration, nil where there is no TLS.
+// It reports what it cannot use by the key it stands at.
+func newTLS(c *Config, fault func(key string, err error)) *tls.Config {
+	if c.TLS == TLSNone {
+		return nil
+	}
+	t := &tls.Config{MinVersion: tlsVersions[c.TLSMinVersion]}
+	if t.MinVersion < tls.VersionTLS12 {
+		allowOld(t)
+	}
+	if c.TLSCA != "" {
+		roots, err := readRoots(c.TLSCA)
+		if err != nil {
+			fault("tls_ca", err)
+		}
+		t.RootCAs = roots
+	}
+	var pins []pin
+	for i, s := range c.TLSPinSHA256 {
+		p, err := parsePin(s)
+		if err != nil {
+			fault(fmt.Sprintf("tls_pin_sha256[%d]", i), err)
+		}
+		pins = append(pins, p)
+	}
+	if len(pins) > 0 {
+		// VerifyConnection, unlike VerifyPeerCertificate, is called for resumed sessions too.
+		t.VerifyConnection = func(cs tls.ConnectionState) error { return checkPin(pins, &cs) }
+		t.InsecureSkipVerify = c.TLSCA == "" // the key is known: who vouches for it does not matter
+	}
+	return t
+}
+
+// allowOld lets t talk to servers of twenty years ago. RSA key exchange and CBC or RC4 suites are weak, but the
+// alternative on such a server is no encryption at all. The post-quantum key share goes, for it makes the first
+// message longer than such servers expect.
+func allowOld(t *tls.Config) {
+	for _, s := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		t.CipherSuites = append(t.CipherSuites, s.ID)
+	}
+	t.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+}
+
+func readRoots(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate in PEM form", path)
+	}
+	return roots, nil
+}
+
+// checkPin looks at the server's own certificate alone: where the chain is not verified, anybody can send the rest.
+func checkPin(pins []pin, cs *tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errPin
+	}
+	seen := pin(sha256.Sum256(cs.PeerCertificates[0].RawSubjectPublicKeyInfo))
+	if !slices.Contains(pins, seen) {
+		return fmt.Errorf("%w: it is %s", errPin, hex.EncodeToString(seen[:]))
+	}
+	return nil
+}
+
+// serverTLS is common for one server. It is made once and never cloned for a connection, so that sessions resume.
+func serverTLS(common *tls.Config, c *Config, host string) *tls.Config {
+	if common == nil {
+		return nil
+	}
+	t := common.Clone()
+	t.ServerName = c.TLSServerName
+	if t.ServerName == "" {
+		t.ServerName = host
+	}
+	t.ClientSessionCache = tls.NewLRUClientSessionCache(1) // one server, one name, one session
+	return t
+}
