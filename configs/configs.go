@@ -1,0 +1,239 @@
+// Package configs knows the shape of popgate's configuration file and loads it: strictly, with every fault at once, each with
+// its line and the key's path. What a section means is decided by the package that declares it.
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/popgate/popgate/auth/route"
+	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy"
+	"github.com/popgate/popgate/proxy/admin"
+	"github.com/popgate/popgate/proxy/backend"
+	"github.com/popgate/popgate/proxy/certs"
+)
+
+// Config is the whole configuration. Whoever got it from this package may share it, as long as nobody changes it.
+type Config struct {
+	// The name of this gateway in audit records. Empty is the host's name.
+	Node string `yaml:"node"`
+	// The folder for what popgate must find again after a restart, such as the local CA. It is made if it is missing, for
+	// popgate's user alone. Empty is the folder that systemd gives (`$STATE_DIRECTORY`); else `popgate` in the user's own state
+	// folder (`$XDG_STATE_HOME`, by default `~/.local/state`); for root `/var/lib/popgate`.
+	StateDir string `yaml:"state_dir"`
+	// The addresses that clients connect to. Without this key there is one listener, `pop3s`, for TLS on port 995 of all
+	// addresses.
+	Listeners []proxy.ListenerConfig `yaml:"listeners"`
+	// TLS towards clients, of all listeners.
+	TLS certs.Config `yaml:"tls"`
+	// The mail servers behind popgate. This is the one key without which popgate does not start.
+	Backends []backend.Config `yaml:"backends"`
+	// Who goes to which backend. The first route whose conditions all hold is taken; a route without conditions takes everybody.
+	// Without this key, and with just one backend, everybody goes there.
+	Routes []route.Config `yaml:"routes"`
+	// How much clients and users may take of popgate.
+	Limits policy.Config `yaml:"limits"`
+	// How long popgate waits for what.
+	Timeouts proxy.Timeouts `yaml:"timeouts"`
+	// How much a client may ask before it has logged in.
+	Bounds proxy.Bounds `yaml:"bounds"`
+	// How popgate stops, after SIGTERM or SIGINT.
+	Shutdown proxy.Shutdown `yaml:"shutdown"`
+	// What popgate tells about itself on standard error. Who logged in is in the audit.
+	Log Log `yaml:"log"`
+	// The record of every login, every refusal and every session.
+	Audit audit.Config `yaml:"audit"`
+	// Metrics for Prometheus, and the health checks.
+	Metrics admin.Config `yaml:"metrics"`
+
+	// Warnings are what looks wrong and is harmless, each a sentence.
+	Warnings []string `yaml:"-"`
+}
+
+// Log is the section `log`.
+type Log struct {
+	// The least important messages to write: `debug`, `info`, `warn` or `error`.
+	Level string `yaml:"level"`
+	// How messages are written: `text` (key=value) or `json`.
+	Format string `yaml:"format"`
+}
+
+// DefaultLog is the section's default.
+func DefaultLog() Log { return Log{Level: "info", Format: "text"} }
+
+// Validate reports what cannot work, by key.
+func (l Log) Validate(fault func(key, problem string)) {
+	switch l.Level {
+	case "debug", "info", "warn", "error":
+	default:
+		fault("level", fmt.Sprintf("is %s; write debug, info, warn or error", show(l.Level)))
+	}
+	if l.Format != "text" && l.Format != "json" {
+		fault("format", fmt.Sprintf("is %s; write text or json", show(l.Format)))
+	}
+}
+
+// Slog returns the level of a valid Log for a slog.Handler.
+func (l Log) Slog() slog.Level {
+	return map[string]slog.Level{"debug": slog.LevelDebug, "warn": slog.LevelWarn, "error": slog.LevelError}[l.Level]
+}
+
+// Default returns a Config as it is before anything is said. It is not valid: it has no backend.
+func Default() *Config {
+	listener := proxy.DefaultListener()
+	listener.Name, listener.Address = "pop3s", ":995"
+	return &Config{
+		Listeners: []proxy.ListenerConfig{listener},
+		TLS:       certs.DefaultConfig(),
+		Limits:    policy.DefaultConfig(),
+		Timeouts:  proxy.DefaultTimeouts(),
+		Bounds:    proxy.DefaultBounds(),
+		Shutdown:  proxy.DefaultShutdown(),
+		Log:       DefaultLog(),
+		Audit:     audit.DefaultConfig(),
+		Metrics:   admin.DefaultConfig(),
+	}
+}
+
+// elements returns what each entry of a list begins as, by its type.
+func elements() map[reflect.Type]reflect.Value {
+	values := map[reflect.Type]reflect.Value{}
+	for _, e := range []any{
+		proxy.DefaultListener(), certs.Files{}, backend.DefaultConfig(), backend.DefaultServerConfig(), route.DefaultConfig(),
+	} {
+		values[reflect.TypeOf(e)] = reflect.ValueOf(e)
+	}
+	return values
+}
+
+// Load reads the file at path and lays the variables of env, a list as os.Environ gives it, over it. It opens no file
+// that the configuration names. A configuration that cannot work gives Faults, all at once.
+func Load(path string, env []string) (*Config, error) {
+	r := newReport(path)
+	text, ok := read(path, r)
+	if !ok {
+		return nil, r.err()
+	}
+	return loadText(text, env, r)
+}
+
+func loadText(text []byte, env []string, r *report) (*Config, error) {
+	root, ok := parse(text, r)
+	if !ok {
+		return nil, r.err()
+	}
+	vars := variables(env)
+	b := &builder{report: r, vars: vars, keys: Keys()}
+	tree, _ := b.value(root, reflect.TypeFor[Config](), "").(map[string]any)
+	if tree == nil {
+		return nil, r.err()
+	}
+	return assemble(tree, vars, r)
+}
+
+// assemble makes a Config of the written keys and the environment, and checks it.
+func assemble(tree map[string]any, vars map[string]string, r *report) (*Config, error) {
+	c := Default()
+	values, warnings := overrides(Keys(), vars, r)
+	c.Warnings = warnings
+	if err := decode(c, tree, values, elements(), r); err != nil {
+		return nil, err
+	}
+	if tree["routes"] == nil {
+		c.catchAll(r)
+	}
+	c.complete(vars, r)
+	c.check(r)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// complete fills in what depends on the machine.
+func (c *Config) complete(vars map[string]string, r *report) {
+	if c.Node == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			r.follow("node", "is not written, and the host's name is not known: "+err.Error(), "write a name")
+		}
+		c.Node = name
+	}
+	if c.StateDir == "" {
+		dir, err := stateDir(vars, os.Geteuid() == 0)
+		if err != nil {
+			r.follow("state_dir", err.Error(), "write a folder, or set POPGATE_STATE_DIR")
+		}
+		c.StateDir = dir
+	}
+}
+
+// catchAll routes everybody to the one backend.
+func (c *Config) catchAll(r *report) {
+	if len(c.Backends) != 1 {
+		return
+	}
+	all := route.DefaultConfig()
+	all.Backend = c.Backends[0].Name
+	c.Routes = []route.Config{all}
+	r.broken["routes"] = true // not the user's words: what is wrong with them follows from the backend
+}
+
+// stateDir returns the folder for popgate's state that the surroundings suggest.
+func stateDir(vars map[string]string, root bool) (string, error) {
+	// systemd parts several folders by colons.
+	if dir, _, _ := strings.Cut(vars["STATE_DIRECTORY"], ":"); dir != "" {
+		return dir, nil
+	}
+	switch xdg, home := vars["XDG_STATE_HOME"], vars["HOME"]; {
+	case filepath.IsAbs(xdg): // the specification has relative ones ignored
+		return filepath.Join(xdg, "popgate"), nil
+	case root:
+		return "/var/lib/popgate", nil
+	case filepath.IsAbs(home):
+		return filepath.Join(home, ".local/state/popgate"), nil
+	}
+	return "", errors.New("is not written, and neither STATE_DIRECTORY nor HOME says where state belongs")
+}
+
+// check reports what no section can see by itself, and what each does.
+func (c *Config) check(r *report) {
+	listeners, backends := register{list: "listeners"}, register{list: "backends"}
+	var endpoints []endpoint
+	for i, l := range c.Listeners {
+		listeners.names = append(listeners.names, l.Name)
+		endpoints = append(endpoints, endpoint{fmt.Sprintf("listeners[%d].address", i), l.Address})
+	}
+	for _, b := range c.Backends {
+		backends.names = append(backends.names, b.Name)
+	}
+	for i, rt := range c.Routes {
+		backends.refer(fmt.Sprintf("routes[%d].backend", i), rt.Backend, r)
+		for j, name := range rt.Listeners {
+			listeners.refer(fmt.Sprintf("routes[%d].listeners[%d]", i, j), name, r)
+		}
+	}
+	listeners.unique(r)
+	backends.unique(r)
+	apart(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}), r)
+	for _, list := range []struct {
+		key, hint string
+		length    int
+	}{
+		{"listeners", "remove the key for one on port 995, or write what to listen on", len(c.Listeners)},
+		{"backends", "write at least: " + least, len(c.Backends)},
+		{"routes", "say which backend users go to, such as: routes: [{backend: NAME}]", len(c.Routes)},
+	} {
+		if list.length == 0 && (list.key != "routes" || len(c.Backends) > 0) {
+			r.follow(list.key, "needs at least one entry", list.hint)
+		}
+	}
+	validate(reflect.ValueOf(*c), "", r)
+}

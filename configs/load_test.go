@@ -1,0 +1,188 @@
+package configs
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/popgate/popgate/policy/limit"
+)
+
+// plain is a configuration without anything that could be left out.
+const plain = `backends: [{name: old, servers: [{address: "192.0.2.1:110"}]}]` + "\n"
+
+// home is an environment with which every default is known.
+var home = []string{"STATE_DIRECTORY=/state"}
+
+func loadString(text string, env ...string) (*Config, error) {
+	return loadText([]byte(text), append(env, home...), newReport("popgate.yaml"))
+}
+
+func mustLoad(t *testing.T, text string, env ...string) *Config {
+	t.Helper()
+	c, err := loadString(text, env...)
+	if err != nil {
+		t.Fatalf("load:\n%v", err)
+	}
+	return c
+}
+
+func TestLoadLeast(t *testing.T) {
+	c := mustLoad(t, plain)
+	want := Default()
+	want.StateDir = "/state"
+	want.Node, _ = os.Hostname()
+	want.Backends, want.Routes = c.Backends, c.Routes
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got %+v\nwant %+v", c, want)
+	}
+	if got := c.Backends[0].Servers[0]; got.Address != "192.0.2.1:110" || got.Weight != 1 {
+		t.Errorf("server: got %+v, want the address and weight 1", got)
+	}
+	if len(c.Routes) != 1 || c.Routes[0].Backend != "old" || len(c.Routes[0].Domains) > 0 {
+		t.Errorf("routes: got %+v, want one that takes everybody to old", c.Routes)
+	}
+	if l := c.Listeners[0]; l.Address != ":995" || l.TLS != "implicit" {
+		t.Errorf("listener: got %+v, want TLS on :995", l)
+	}
+}
+
+func TestLoadValues(t *testing.T) {
+	c := mustLoad(t, `
+listeners:
+  - {name: a, address: "127.0.0.1:995", proxy_protocol_from: [10.1.2.3/8, "::1", "::ffff:192.0.2.0/120"]}
+  - {name: b, address: ":1995", forbidden: ""}
+backends:
+  - name: old
+    servers:
+      - address: 192.0.2.1
+      - {address: 192.0.2.2, weight: 0}
+    connect_timeout: 1m30s
+routes:
+  - {domains: [Example.org], backend: old, listeners: [a]}
+  - {backend: old}
+limits: {sessions: 1_000, logins_per_ip: 60/m, exempt: [127.0.0.1], failure_delay: 0}
+bounds: {line: 2KiB}
+timeouts: {idle: ""}
+log:
+node: 2026-01-02
+`)
+	prefixes := []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("192.0.2.0/24"),
+	}
+	for _, e := range []struct {
+		what      string
+		got, want any
+	}{
+		{"networks, masked and unmapped", c.Listeners[0].ProxyProtocolFrom, prefixes},
+		{"default kept in an entry", c.Listeners[0].Forbidden, "*"},
+		{"written empty", c.Listeners[1].Forbidden, ""},
+		{"weight left out", c.Backends[0].Servers[0].Weight, 1},
+		{"weight written 0", c.Backends[0].Servers[1].Weight, 0},
+		{"duration", c.Backends[0].ConnectTimeout, 90 * time.Second},
+		{"default beside it", c.Backends[0].ReplyTimeout, 30 * time.Second},
+		{"whole number", c.Limits.Sessions, 1000},
+		{"rate", c.Limits.LoginsPerIP, limit.Rate{Count: 60, Per: time.Minute}},
+		{"an address for a network", c.Limits.Exempt, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}},
+		{"0 without a unit", c.Limits.FailureDelay, time.Duration(0)},
+		{"size", int(c.Bounds.Line), 2048},
+		{"size left out", int(c.Bounds.AuthLine), 16384},
+		{"empty duration", c.Timeouts.Idle, time.Duration(0)},
+		{"section without keys", c.Log, DefaultLog()},
+		{"what YAML takes for a date", c.Node, "2026-01-02"},
+		{"number of routes", len(c.Routes), 2},
+	} {
+		if !reflect.DeepEqual(e.got, e.want) {
+			t.Errorf("%s: got %v, want %v", e.what, e.got, e.want)
+		}
+	}
+}
+
+func TestLoadJSON(t *testing.T) {
+	yaml := mustLoad(t, "node: n\nlimits: {sessions: 7}\n"+plain)
+	json := mustLoad(t, "{\"node\": \"n\",\n\t\"limits\": {\"sessions\": 7},\n\t\"backends\":"+
+		" [{\"name\": \"old\", \"servers\": [{\"address\": \"192.0.2.1:110\"}]}]}")
+	if !reflect.DeepEqual(yaml, json) {
+		t.Errorf("got %+v from JSON, want %+v", json, yaml)
+	}
+}
+
+func TestLoadAnchors(t *testing.T) {
+	c := mustLoad(t, `
+backends:
+  - &old {name: old, servers: &servers [{address: 192.0.2.1}], connect_timeout: 1s, reply_timeout: 2s}
+  - {<<: *old, name: new, reply_timeout: 3s}
+  - {<<: [*old], name: third, servers: *servers}
+routes: [{backend: old}]
+`)
+	b := c.Backends[1]
+	if b.Name != "new" || b.ConnectTimeout != time.Second || b.ReplyTimeout != 3*time.Second || len(b.Servers) != 1 {
+		t.Errorf("merged: got %+v, want old's servers and connect_timeout, and what it says itself", b)
+	}
+	if s := c.Backends[2].Servers; len(s) != 1 || s[0].Address != "192.0.2.1" || s[0].Weight != 1 {
+		t.Errorf("alias: got %+v, want old's servers", s)
+	}
+}
+
+func TestLoadFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "popgate.yaml")
+	if err := os.WriteFile(path, []byte(plain), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path, home); err != nil {
+		t.Errorf("got %v, want no fault", err)
+	}
+	long := filepath.Join(dir, "long.yaml")
+	if err := os.WriteFile(long, []byte(plain+strings.Repeat("# a comment\n", maxFile/12)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []struct{ path, problem, hint string }{
+		{dir, "is a directory", "/popgate.yaml"},
+		{filepath.Join(dir, "none.yaml"), "cannot be read: no such file", "--to"},
+		{filepath.Join(path, "below"), "cannot be read: not a directory", ""},
+		{long, "longer than 10 MiB", "right file"},
+	} {
+		_, err := Load(e.path, home)
+		faults, ok := err.(Faults)
+		if !ok || len(faults) != 1 {
+			t.Errorf("%s: got %v, want one fault", e.path, err)
+			continue
+		}
+		f := faults[0]
+		if f.File != e.path || f.Line != 0 || !strings.Contains(f.Problem, e.problem) || !strings.Contains(f.Hint, e.hint) {
+			t.Errorf("%s: got %q, want %q and %q", e.path, f, e.problem, e.hint)
+		}
+	}
+}
+
+func TestStateDir(t *testing.T) {
+	for _, e := range []struct {
+		env  []string
+		root bool
+		want string
+	}{
+		{[]string{"STATE_DIRECTORY=/a:/b", "HOME=/h"}, true, "/a"},
+		{[]string{"XDG_STATE_HOME=/x", "HOME=/h"}, true, "/x/popgate"},
+		{[]string{"HOME=/root"}, true, "/var/lib/popgate"},
+		{[]string{"XDG_STATE_HOME=relative", "HOME=/h"}, false, "/h/.local/state/popgate"},
+		{nil, false, ""},
+	} {
+		got, err := stateDir(variables(e.env), e.root)
+		if got != e.want || (err == nil) != (e.want != "") {
+			t.Errorf("%v, root %v: got %q, %v, want %q", e.env, e.root, got, err, e.want)
+		}
+	}
+}
+
+func TestLogLevel(t *testing.T) {
+	for level, want := range map[string]string{"debug": "DEBUG", "info": "INFO", "warn": "WARN", "error": "ERROR"} {
+		if got := (Log{Level: level}).Slog().String(); got != want {
+			t.Errorf("%s: got %s, want %s", level, got, want)
+		}
+	}
+}
