@@ -1,0 +1,164 @@
+package audit
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/popgate/popgate/auth"
+)
+
+// version is the schema's. It changes when a field or a value changes its meaning or goes; new ones may come any time.
+const version = 1
+
+// maxText bounds in bytes what a stranger can put into one field of a record.
+const maxText = 256
+
+// timeFormat is RFC 3339 in microseconds, always of one width, so that records sort as text.
+const timeFormat = "2006-01-02T15:04:05.000000Z"
+
+// Name says what happened. The set is closed: docs/audit.md lists it, from the comments here.
+type Name string
+
+// The events.
+const (
+	LoginAccepted      Name = "login.accepted"      // A login succeeded; the client hears of it after the record is written.
+	LoginRefused       Name = "login.refused"       // A login did not succeed, for `reason`; the client hears of it after the record is written.
+	SessionOpened      Name = "session.opened"      // A client came in. Written only with `audit.session_opened: true`.
+	SessionClosed      Name = "session.closed"      // A session ended, for `reason`: one record for each, whether anybody logged in or not.
+	ConnectionsRefused Name = "connections.refused" // Connections turned away at the door in the last 10 seconds, summed by `reason` and `network`.
+	ConfigReloaded     Name = "config.reloaded"     // A new configuration is in force.
+	GatewayStarted     Name = "gateway.started"     // The gateway takes connections.
+	GatewayStopped     Name = "gateway.stopped"     // The gateway has ended its sessions and stops.
+)
+
+// An Event is one thing that happened. Name must be set; of the other fields, those that are known.
+// Its maker keeps it: whoever records it only reads it, and only until the call returns.
+type Event struct {
+	Name Name `json:"-"`
+	// Time is when it happened; the zero Time is now.
+	Time time.Time `json:"-"`
+	// The session's id: the same in all its records and in the log.
+	Session string `json:"session,omitempty"`
+	// The listener that took the connection.
+	Listener string `json:"listener,omitempty"`
+	// The client's address and port, after any PROXY header.
+	Client netip.AddrPort `json:"client,omitzero"`
+	// The client's TLS connection; missing as long as there is none.
+	TLS *TLS `json:"tls,omitempty"`
+	// The user name, as valid UTF-8 of at most 256 bytes.
+	User string `json:"user,omitempty"`
+	// The tenant that the route gives.
+	Tenant string `json:"tenant,omitempty"`
+	// The backend that the route leads to.
+	Backend string `json:"backend,omitempty"`
+	// The address of the backend's server that was asked.
+	Server string `json:"server,omitempty"`
+	// How the client logged in: `USER` (with PASS), `PLAIN` or `LOGIN`.
+	Mechanism auth.Mechanism `json:"mechanism,omitempty"`
+	// Why it was refused or ended: see the reasons below.
+	Reason Reason `json:"reason,omitempty"`
+	// The client network of summed refusals: an IPv4 address, an IPv6 /64; missing in the sum of all networks that
+	// had no place of their own.
+	Network netip.Prefix `json:"network,omitzero"`
+	// How many connections were refused.
+	Count int64 `json:"count,omitempty"`
+	// End is what a session came to: it belongs to SessionClosed, where all of it is written, zeros too.
+	*End
+}
+
+// End is what a session came to.
+type End struct {
+	// RETR commands seen: messages asked for.
+	Retr int64 `json:"retr"`
+	// TOP commands seen: heads of messages asked for.
+	Top int64 `json:"top"`
+	// DELE commands seen: messages marked for deletion.
+	Dele int64 `json:"dele"`
+	// Whether the client said QUIT. Without it the backend deletes nothing.
+	Quit bool `json:"quit"`
+	// Bytes that came from the client, without what TLS adds.
+	BytesIn int64 `json:"bytes_in"`
+	// Bytes that went to the client, without what TLS adds.
+	BytesOut int64 `json:"bytes_out"`
+	// How long the session lasted, in milliseconds.
+	DurationMS int64 `json:"duration_ms"`
+}
+
+// TLS is what a record says of the client's TLS connection.
+type TLS struct {
+	// The TLS version.
+	Version string `json:"version,omitempty"`
+	// The cipher suite, by its name in the IANA registry.
+	Cipher string `json:"cipher,omitempty"`
+	// The key exchange group.
+	Group string `json:"group,omitempty"`
+	// The host name that the client asked for (SNI).
+	ServerName string `json:"server_name,omitempty"`
+	// Whether the handshake took up an earlier session.
+	Resumed bool `json:"resumed"`
+}
+
+// TLSOf is t as records show it; nil for nil. A session needs to make it only once.
+func TLSOf(t *auth.TLS) *TLS {
+	if t == nil {
+		return nil
+	}
+	return &TLS{
+		Version: clip(t.Version), Cipher: clip(t.Cipher), Group: clip(t.Group),
+		ServerName: clip(t.ServerName), Resumed: t.Resumed,
+	}
+}
+
+// A line is an event as it is written.
+type line struct {
+	// The version of this schema.
+	Version int `json:"v"`
+	// When it happened: RFC 3339, UTC, microseconds.
+	Time string `json:"time"`
+	// What happened: see the events above.
+	Name Name `json:"event"`
+	// The gateway's own name (`node` in the configuration).
+	Node string `json:"node"`
+	Event
+}
+
+// encode writes ev as one line. What e held before is gone.
+func (e *entry) encode(node string, ev *Event) error {
+	at := ev.Time
+	if at.IsZero() {
+		at = time.Now()
+	}
+	e.name = ev.Name
+	e.line = line{Version: version, Time: at.UTC().Format(timeFormat), Name: ev.Name, Node: node, Event: *ev}
+	e.line.User = clip(ev.User)
+	e.text.Reset()
+	err := e.json.Encode(&e.line)
+	e.line = line{} // an entry is kept for the next record: it must not keep this one alive
+	return err
+}
+
+// encoder is set to write addresses and names as they are: nobody puts an audit record into a page of HTML unescaped.
+func (e *entry) encoder() *json.Encoder {
+	enc := json.NewEncoder(&e.text)
+	enc.SetEscapeHTML(false)
+	return enc
+}
+
+// clip makes s valid UTF-8 of at most maxText bytes.
+func clip(s string) string {
+	if len(s) > 4*maxText {
+		s = s[:4*maxText] // no more than this can matter
+	}
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxText {
+		return s
+	}
+	cut := maxText
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut]
+}

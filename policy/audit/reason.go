@@ -1,0 +1,36 @@
+package audit
+
+// Reason says why something was refused or ended. The set is closed: docs/audit.md lists it, from the comments here.
+type Reason string
+
+// The reasons. A new one is one line here, its meaning in the comment; TestDocs then wants docs/audit.md renewed.
+const (
+	WrongPassword           Reason = "wrong_password"            // The backend refused the user name or the password.
+	UnknownUser             Reason = "unknown_user"              // No route and no directory knows the user.
+	BadName                 Reason = "bad_name"                  // What was sent cannot be a user name.
+	NoRoute                 Reason = "no_route"                  // The user is known, but no backend is there for them.
+	Disabled                Reason = "disabled"                  // The backend said after the right password that the account needs its administrator.
+	InUse                   Reason = "in_use"                    // The backend said after the right password that the mailbox is in use.
+	LoginDelay              Reason = "login_delay"               // The user, whose password was right, logs in too often.
+	RateLimited             Reason = "rate_limited"              // Too many logins from the client's network failed (`limits.logins_per_ip`).
+	TooManySessions         Reason = "too_many_sessions"         // There are as many sessions as there may be, in all, of the network or of the user.
+	TooManyFailures         Reason = "too_many_failures"         // Too many logins failed on this connection.
+	BackendDown             Reason = "backend_down"              // No server of the backend could be reached, or none spoke POP3.
+	BackendRefused          Reason = "backend_refused"           // The backend could not serve the login for now, and said nothing about the password.
+	BackendRefusesPlaintext Reason = "backend_refuses_plaintext" // The backend wants TLS from popgate before it takes a login.
+	BackendProtocol         Reason = "backend_protocol"          // The backend answered something that is not POP3.
+	BackendClosed           Reason = "backend_closed"            // The backend ended the session in good order.
+	BackendGone             Reason = "backend_gone"              // The connection to the backend broke.
+	ClientQuit              Reason = "client_quit"               // The client said QUIT.
+	ClientGone              Reason = "client_gone"               // The client went away without QUIT, or its connection broke.
+	NotPOP3                 Reason = "not_pop3"                  // The client speaks another protocol, such as HTTP or SMTP.
+	ProtocolError           Reason = "protocol_error"            // The client broke the rules of POP3: too many bad commands, too long a line, bytes behind STLS.
+	ProxyHeader             Reason = "proxy_header"              // The PROXY header was missing, broken, or came from a network that may not send one.
+	TLSFailed               Reason = "tls_failed"                // The TLS handshake failed.
+	Timeout                 Reason = "timeout"                   // The client took too long to log in, or the backend to answer.
+	Idle                    Reason = "idle"                      // No byte passed for longer than `timeouts.idle`.
+	Stalled                 Reason = "stalled"                   // One side took no bytes for longer than `timeouts.stall`.
+	AuditFailed             Reason = "audit_failed"              // The record of the login could not be written, and `audit.on_failure` is `refuse`.
+	Shutdown                Reason = "shutdown"                  // The gateway stops.
+	Internal                Reason = "internal"                  // A fault of popgate itself; the log says more.
+)
