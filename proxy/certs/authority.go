@@ -50,6 +50,7 @@ func openAuthority(dir string) (*authority, error) {
 	}
 	a := &authority{key: key, file: filepath.Join(dir, caFile)}
 	data, err := os.ReadFile(a.file)
+	// Key first, certificate second: a crash between the two leaves a key, which the next start goes on with.
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = a.sign(dir)
 	}
@@ -64,6 +65,7 @@ func openKey(dir string) (crypto.Signer, error) {
 	path := filepath.Join(dir, caKeyFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		// A new key would leave clients trusting a CA that signs nothing any more; that is for the operator to decide.
 		if _, lost := os.Stat(filepath.Join(dir, caFile)); lost == nil {
 			return nil, &Problem{Key: "state_dir", Err: err, Problem: fmt.Sprintf(
 				"the local CA %s has lost its key %s: restore the key, or remove the certificate so that popgate makes a new CA",
@@ -115,7 +117,7 @@ func (a *authority) sign(dir string) ([]byte, error) {
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
+		MaxPathLenZero:        true, // it signs servers, never another CA
 	}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, a.key.Public(), a.key)
 	if err != nil {
@@ -162,6 +164,7 @@ func (a *authority) issue(names []string) (*tls.Certificate, error) {
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}
+	// Some clients refuse a certificate that outlives its issuer.
 	if leaf.NotAfter.After(a.cert.NotAfter) {
 		leaf.NotAfter = a.cert.NotAfter
 	}
@@ -195,6 +198,7 @@ func create(path string, mode fs.FileMode, data []byte) ([]byte, error) {
 	}
 	defer func() { _ = os.Remove(tmp.Name()) }()
 	defer tmp.Close()
+	// Not left to the umask, which may be wider or narrower.
 	if err := tmp.Chmod(mode); err != nil {
 		return nil, err
 	}

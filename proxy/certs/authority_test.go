@@ -149,21 +149,32 @@ func TestLocalCAMadeAtOnce(t *testing.T) {
 func TestLocalCARenews(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		k := New(dir, nil, nil)
+		const day = 24 * time.Hour
+		log, logger := newLog()
+		k := New(dir, logger, nil)
 		v := prepareLocal(t, k)
+		ca := v.local.ca
+		ca.cert.NotAfter = time.Now().Add(200 * day)
+		trust := trusting(t, v, "mail.example.org")
 		stop := background(t, k)
 		defer stop()
 		first := v.local.certs[0]
-		<-time.After(leafLife / 2)
+		<-time.After(45 * day)
 		synctest.Wait()
 		if got := v.table.Load().fallback[0]; got != first {
 			t.Error("renewed at half its life")
 		}
-		<-time.After(leafLife)
+		<-time.After(135 * day)
 		synctest.Wait()
-		if _, err := shake(v.TLS("pop3s"), trusting(t, v, "mail.example.org")); err != nil {
-			t.Errorf("after %v: %v", leafLife*3/2, err)
+		if _, err := shake(v.TLS("pop3s"), trust); err != nil {
+			t.Errorf("after two lives: %v", err)
 		}
+		if got := v.Certificates()[0].NotAfter; got.After(ca.cert.NotAfter) {
+			t.Errorf("issued until %v, the CA ends at %v", got, ca.cert.NotAfter)
+		}
+		log.take()
+		<-time.After(20*day + recheckEvery)
+		log.wait(t, "renew what the local CA issued")
 	})
 }
 

@@ -127,6 +127,11 @@ func shake(server, client *tls.Config) (tls.ConnectionState, error) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
+	// A pipe holds nothing: an end that gives up in the middle of the other's flight would leave both writing for ever.
+	late := time.Now().Add(20 * time.Second)
+	if err := errors.Join(a.SetDeadline(late), b.SetDeadline(late)); err != nil {
+		return tls.ConnectionState{}, err
+	}
 	done := make(chan error, 1)
 	go func() {
 		s := tls.Server(a, server)

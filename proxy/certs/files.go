@@ -31,6 +31,7 @@ func loadPairs(files []Files) ([]*pair, error) {
 	var faults []error
 	for i, f := range files {
 		p := &pair{at: fmt.Sprintf("tls.certificates[%d]", i), files: f}
+		// Before reading, as in refresh: a change while we read must show later.
 		p.stamp = f.stat()
 		cert, err := p.files.load(p.at)
 		if err != nil {
@@ -45,6 +46,7 @@ func loadPairs(files []Files) ([]*pair, error) {
 
 // load reads both files and gives the certificate once it and the key fit each other.
 func (f Files) load(at string) (*tls.Certificate, error) {
+	// Both files are read whatever the first is like: an operator wants to hear of all faults at once.
 	certPEM, certErr := readCert(at+".cert", f.Cert)
 	keyPEM, keyErr := readKey(at+".key", f.Key)
 	if err := errors.Join(certErr, keyErr); err != nil {
@@ -59,6 +61,7 @@ func (f Files) load(at string) (*tls.Certificate, error) {
 
 // misfit says why two files, each good by itself, are no pair.
 func (f Files) misfit(at string, certPEM, keyPEM []byte, cause error) error {
+	// Bundles made by `cat ca.pem mail.pem` are the usual reason; crypto/tls only says that the key does not match.
 	for n, der := range pemBlocks(certPEM, isCertBlock)[1:] {
 		one := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 		if _, err := tls.X509KeyPair(one, keyPEM); err == nil {
@@ -113,6 +116,7 @@ func readKey(key, path string) ([]byte, error) {
 		}
 		return nil, &Problem{Key: key, Problem: path + " " + problem}
 	}
+	// PKCS #8 says so in the block's type, the older OpenSSL format in a header (RFC 1421).
 	locked := pemBlocks(data, func(b *pem.Block) bool {
 		return b.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED")
 	})

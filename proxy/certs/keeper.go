@@ -51,6 +51,7 @@ func (k *Keeper) Prepare(c Config, names []string, ls []Listener) (*View, error)
 		return nil, err
 	}
 	v.rebuild()
+	// New ticket keys stay with the view until Use, so that a view nobody uses leaves nothing behind.
 	v.tickets = k.ticketsFor(ls)
 	v.configure(c.minVersion())
 	return v, nil
@@ -67,6 +68,7 @@ func (k *Keeper) prepareLocal(names []string, ls []Listener) (*local, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	// Under the lock, since check may be renewing what we take over.
 	var earlier *local
 	if v := k.view.Load(); v != nil {
 		earlier = v.local
@@ -99,6 +101,7 @@ func (k *Keeper) Use(v *View) {
 	k.tickets = v.tickets
 	k.mu.Unlock()
 	k.announce(v)
+	// Run takes the newest view whenever it comes to it: one waiting word is as good as many.
 	select {
 	case k.used <- struct{}{}:
 	default:
@@ -120,10 +123,11 @@ func (k *Keeper) check() {
 	if v.local != nil {
 		renewed, err := v.local.renew(time.Now())
 		if err != nil {
-			k.log.Error("renew the local CA's certificate", "error", err)
+			k.log.Error("renew what the local CA issued", "error", err)
 		}
 		changed = renewed || changed
 	}
+	// Handshakes see the old table or the new one, never half of a renewal.
 	if changed {
 		v.rebuild()
 	}

@@ -57,6 +57,9 @@ func (l *local) renew(now time.Time) (bool, error) {
 		if now.Before(renewAt(c.Leaf.NotBefore, c.Leaf.NotAfter)) {
 			continue
 		}
+		if now.After(l.ca.cert.NotAfter) {
+			return renewed, fmt.Errorf("the local CA %s has expired: remove it and %s, and reload to make a new one", l.ca.file, caKeyFile)
+		}
 		cert, err := l.ca.issue(l.groups[i])
 		if err != nil {
 			return renewed, err

@@ -46,6 +46,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	infos := v.Certificates()
+	// Earliest first, so that of several certificates of one name, and of too many names, the urgent ones show.
 	slices.SortStableFunc(infos, func(a, b Info) int { return a.NotAfter.Compare(b.NotAfter) })
 	seen := make(map[string]bool)
 	for _, info := range infos {

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -17,6 +18,7 @@ func normal(name string) (string, error) {
 	}
 	host, wild := strings.CutPrefix(strings.TrimSuffix(name, "."), "*.")
 	host = strings.ToLower(host)
+	// Only what needs IDNA goes through it: its strict profile refuses names with underscores.
 	if !isASCII(host) {
 		ascii, err := idna.Lookup.ToASCII(host)
 		if err != nil {
@@ -56,15 +58,16 @@ func isHost(s string) bool {
 // covered lists the names a certificate is good for, in its own order. The common name counts only where there is nothing
 // else: clients have stopped looking at it, but one that has switched verification off may still ask for it.
 func covered(leaf *x509.Certificate) []string {
-	raw := leaf.DNSNames
+	raw := slices.Clip(leaf.DNSNames) // or append would write into the certificate
 	for _, ip := range leaf.IPAddresses {
-		raw = append(raw[:len(raw):len(raw)], ip.String())
+		raw = append(raw, ip.String())
 	}
 	if len(raw) == 0 {
 		raw = []string{leaf.Subject.CommonName}
 	}
 	names := make([]string, 0, len(raw))
 	for _, r := range raw {
+		// What is no host name nobody can ask for; CAs of one's own put all kinds of text there.
 		if n, err := normal(r); err == nil {
 			names = append(names, n)
 		}

@@ -33,13 +33,14 @@ func (f Files) stat() stamp {
 func (s stamp) equal(o stamp) bool {
 	for i, a := range s {
 		b := o[i]
+		// Neither owner nor mode: files that lose them are still in force, and files that failed are tried again anyway.
 		if a == nil || b == nil {
 			if a != b {
 				return false
 			}
 			continue
 		}
-		if !os.SameFile(a, b) || a.Size() != b.Size() || a.Mode() != b.Mode() || !a.ModTime().Equal(b.ModTime()) {
+		if !os.SameFile(a, b) || a.Size() != b.Size() || !a.ModTime().Equal(b.ModTime()) {
 			return false
 		}
 	}

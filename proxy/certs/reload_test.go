@@ -163,6 +163,23 @@ func TestRefreshOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	step("key back", reloaded)
+
+	// Another pair of the same size and time, as cp -p and archives make them.
+	info := must(os.Stat(f.Cert))
+	certPEM, keyPEM := pemPair(nil, nil, "a.test")
+	for path, data := range map[string][]byte{f.Cert: certPEM, f.Key: keyPEM} {
+		size := must(os.Stat(path)).Size()
+		data = append(data, strings.Repeat("\n", int(size)-len(data))...)
+		write(t, path+".new", data)
+		at := must(os.Stat(path)).ModTime()
+		if err := errors.Join(os.Chtimes(path+".new", at, at), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := must(os.Stat(f.Cert)); now.Size() != info.Size() || !now.ModTime().Equal(info.ModTime()) {
+		t.Fatal("the new file does not look like the old one")
+	}
+	step("another file of the same looks", reloaded)
 	step("and at rest", unchanged)
 }
 

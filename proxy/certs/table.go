@@ -45,6 +45,7 @@ func newTable(sources []source) *table {
 			if parent, ok := strings.CutPrefix(name, "*."); ok {
 				m, key = t.wild, parent
 			}
+			// A certificate may list one name twice, written differently.
 			if !slices.Contains(m[key], s.cert) {
 				m[key] = append(m[key], s.cert)
 			}

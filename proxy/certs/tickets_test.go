@@ -79,7 +79,7 @@ func TestTicketKeysRotate(t *testing.T) {
 				soon, late := resumer(version), resumer(version)
 				resumes(t, now, soon)
 				resumes(t, now, late)
-				<-time.After(ticketLife + time.Minute)
+				<-time.After(24*time.Hour + time.Minute)
 				synctest.Wait()
 				if !resumes(t, now, soon) {
 					t.Error("a ticket under the key before is refused")
@@ -89,10 +89,10 @@ func TestTicketKeysRotate(t *testing.T) {
 						t.Errorf("%s did not get the new key", name)
 					}
 				}
-				<-time.After((ticketKeysKept - 1) * ticketLife)
+				<-time.After(48 * time.Hour)
 				synctest.Wait()
 				if resumes(t, now, late) {
-					t.Errorf("a ticket of %d keys ago still resumes", ticketKeysKept)
+					t.Error("a ticket of three days ago still resumes")
 				}
 			})
 		})

@@ -120,6 +120,7 @@ func addDirs(dirs map[string]bool, path string) {
 	links := 0
 	done, todo := string(filepath.Separator), strings.TrimPrefix(abs, string(filepath.Separator))
 	for todo != "" {
+		// Done never holds a link, so Join may resolve a ".." by its letters.
 		part, rest, more := strings.Cut(todo, string(filepath.Separator))
 		here := filepath.Join(done, part)
 		todo = rest
