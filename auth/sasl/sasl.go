@@ -37,6 +37,9 @@ func Mechanisms() []auth.Mechanism {
 // An Exchange is one AUTH command, from its first argument to the credentials. It holds copies of what the client
 // sent, so whoever starts one calls Wipe. One goroutine at a time may use it.
 type Exchange struct {
+	// AnyAuthzid passes over an authorization identity that differs from the user, which is ErrAuthzid otherwise.
+	AnyAuthzid bool
+
 	mechanism auth.Mechanism
 	begun     bool
 	done      bool
@@ -56,8 +59,8 @@ func Start(mechanism []byte) (*Exchange, error) {
 }
 
 // Next takes the client's next response and says what to ask for then: a challenge, in base64 and to be sent behind
-// "+ ", as long as done is false. The first call takes the AUTH command's initial response, nil where it has none; "="
-// is an empty one. Later calls take one line each, without its line end. The response is not kept.
+// "+ ", as long as done is false. The first call takes the AUTH command's initial response, which is empty where it has
+// none; "=" is an empty one (RFC 5034 section 4). Later calls take one line each, without its line end. The response is not kept.
 //
 // After an error, or once done, the exchange takes no more; nothing decoded is left after an error.
 func (x *Exchange) Next(response []byte) (challenge string, done bool, err error) {
@@ -76,7 +79,7 @@ func (x *Exchange) next(response []byte) (string, error) {
 	first := !x.begun
 	x.begun = true
 	switch {
-	case first && response == nil:
+	case first && len(response) == 0:
 		if x.mechanism == auth.Login {
 			return promptUser, nil
 		}
@@ -120,7 +123,7 @@ func (x *Exchange) plain(message []byte) error {
 	if len(authzid) > 0 && !possible(authzid) {
 		return ErrMalformed
 	}
-	if len(authzid) > 0 && !bytes.Equal(authzid, fields[1]) {
+	if len(authzid) > 0 && !x.AnyAuthzid && !bytes.Equal(authzid, fields[1]) {
 		return ErrAuthzid
 	}
 	x.user, x.secret, x.done = fields[1], fields[2], true

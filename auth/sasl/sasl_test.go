@@ -28,6 +28,7 @@ func TestExchange(t *testing.T) {
 		{"PLAIN, same authzid", "PLAIN", []string{b64("alice\x00alice\x00 s p ")}, nil, "alice", " s p ", nil},
 		{"PLAIN, RFC 4616's example", "PLAIN", []string{"AHRpbQB0YW5zdGFhZnRhbnN0YWFm"}, nil, "tim", "tanstaaftanstaaf", nil},
 		{"PLAIN, UTF-8 and Latin-1", "PLAIN", []string{b64("\x00jörg\x00p\xe9")}, nil, "jörg", "p\xe9", nil},
+		{"PLAIN, a blank and no initial response", "PLAIN", []string{"", b64("\x00alice\x00secret")}, []string{""}, "alice", "secret", nil},
 		{"LOGIN in two steps", "LOGIN", []string{none, b64("alice"), b64("secret")}, []string{promptUser, promptSecret}, "alice", "secret", nil},
 		{"LOGIN with initial response", "Login", []string{b64("alice"), b64("*")}, []string{promptSecret}, "alice", "*", nil},
 
