@@ -1,0 +1,390 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/popgate/popgate/auth/route"
+	"github.com/popgate/popgate/configs"
+	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy"
+	"github.com/popgate/popgate/proxy/admin"
+	"github.com/popgate/popgate/proxy/backend"
+	"github.com/popgate/popgate/proxy/certs"
+)
+
+// A gateway is the running whole: the parts that outlive reloads, and what the configuration in force made of them.
+type gateway struct {
+	load     func() (*configs.Config, error)
+	log      *slog.Logger
+	level    slog.LevelVar
+	registry *prometheus.Registry
+	keeper   *certs.Keeper
+	gate     *policy.Gate
+	audit    *audit.Log
+	backends *backend.Backends
+	proxy    *proxy.Gateway
+	reloads  *prometheus.CounterVec
+
+	config   *configs.Config
+	view     atomic.Pointer[backend.View]
+	stopping atomic.Bool
+	open     map[string]*listening // by address
+	serving  sync.WaitGroup
+	failed   chan error
+	up       func() // called once clients can come; may be nil
+}
+
+// listening is a socket and what it serves.
+type listening struct {
+	net.Listener
+	address string // as the configuration writes it
+	pop3    bool   // for clients; otherwise for metrics
+	close   func()
+}
+
+// newGateway loads the configuration and makes everything that needs no network. Its log goes to stderr.
+func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gateway, error) {
+	c, err := load()
+	if err != nil {
+		return nil, err
+	}
+	g := &gateway{load: load, config: c, registry: prometheus.NewRegistry(), open: make(map[string]*listening), failed: make(chan error, 1)}
+	g.log = newLogger(c.Log, &g.level, stderr)
+	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "popgate_build_info", Help: "The version that runs; always 1."}, []string{"version", "goversion"})
+	build.WithLabelValues(strings.Fields(versionText())[0], runtime.Version()).Set(1)
+	g.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "popgate_config_reloads_total", Help: "Reloads of the configuration, by result."}, []string{"result"})
+	g.registry.MustRegister(build, g.reloads)
+	g.keeper = certs.New(c.StateDir, g.log, g.registry)
+	g.gate = policy.New()
+	g.audit = audit.New(c.Node, g.log, g.registry)
+	g.backends = backend.New(g.log, g.registry)
+	g.proxy = proxy.New(g.audit, g.log, g.registry)
+	return g, nil
+}
+
+// prepared is a configuration made ready: nothing of it can fail any more.
+type prepared struct {
+	config   *configs.Config
+	certs    *certs.View
+	audit    *audit.View
+	backends *backend.View
+	snapshot *proxy.Snapshot
+	opened   []*listening
+}
+
+// prepare makes a configuration ready without touching what runs. On an error it leaves nothing behind.
+func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, err error) {
+	p = &prepared{config: c}
+	table, err := route.New(c.Routes)
+	if err != nil {
+		return nil, err
+	}
+	p.certs, err = g.keeper.Prepare(c.TLS, wantedNames(c), certsListeners(c, g.proxy.Hello))
+	backends, err2 := g.backends.Prepare(c.Backends)
+	view, err3 := g.audit.Prepare(c.Audit)
+	if err := errors.Join(err, err2, err3); err != nil {
+		return nil, err
+	}
+	p.backends, p.audit = backends, view
+	p.snapshot = &proxy.Snapshot{
+		Router:       table,
+		Gate:         g.gate.Prepare(c.Limits),
+		Backends:     backends,
+		Timeouts:     c.Timeouts,
+		Bounds:       c.Bounds,
+		FailureDelay: c.Limits.FailureDelay,
+	}
+	for _, l := range c.Listeners {
+		p.snapshot.Listeners = append(p.snapshot.Listeners, proxy.Listener{ListenerConfig: l, TLSConfig: p.certs.TLS(l.Name)})
+	}
+	return p, g.listen(ctx, p)
+}
+
+// certsListeners is what the certificates' keeper must know of the listeners where TLS starts here.
+func certsListeners(c *configs.Config, hello proxyHello) []certs.Listener {
+	var ls []certs.Listener
+	for _, l := range c.Listeners {
+		if l.TLS != proxy.TLSOffloaded {
+			ls = append(ls, certs.Listener{Name: l.Name, DefaultName: l.DefaultName, LenientALPN: l.ALPN == "lenient", OnHello: hello})
+		}
+	}
+	return ls
+}
+
+// wantedNames are the names that routes expect clients to ask for, for the local CA to issue.
+func wantedNames(c *configs.Config) []string {
+	var names []string
+	for _, r := range c.Routes {
+		for _, n := range r.ServerNames {
+			if !strings.HasPrefix(n, "*.") {
+				names = append(names, n)
+			}
+		}
+	}
+	return names
+}
+
+// listen opens the sockets that p wants and that are not open yet.
+func (g *gateway) listen(ctx context.Context, p *prepared) error {
+	wanted := map[string]bool{} // by address: whether it is for clients
+	if a := p.config.Metrics.Address; a != "" {
+		wanted[a] = false
+	}
+	for _, l := range p.config.Listeners {
+		wanted[l.Address] = true
+	}
+	var faults []error
+	for address, pop3 := range wanted {
+		if old := g.open[address]; old != nil {
+			if old.pop3 != pop3 {
+				faults = append(faults, fmt.Errorf("listen on %s: metrics and POP3 cannot change places on one address while popgate runs; restart it", address))
+			}
+			continue
+		}
+		ln, err := openSocket(ctx, address)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		p.opened = append(p.opened, &listening{Listener: ln, address: address, pop3: pop3})
+	}
+	if len(faults) > 0 {
+		for _, l := range p.opened {
+			_ = l.Close()
+		}
+		return errors.Join(faults...)
+	}
+	return nil
+}
+
+// openSocket listens on address, which may have no host: then on all addresses, IPv4 and IPv6.
+func openSocket(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // Landlock and MD5 signatures do not cover it, and mail gains nothing by it
+	network := "tcp"
+	if ap, err := netip.ParseAddrPort(address); err == nil && ap.Addr().Is4() {
+		network = "tcp4" // or 0.0.0.0 would mean IPv6 too
+	}
+	ln, err := lc.Listen(ctx, network, address)
+	switch {
+	case err == nil:
+		return ln, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: another program has that port; stop it (ss -ltnp shows which) or choose another address", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listen on %s: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE (AmbientCapabilities in the systemd unit)", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen on %s: this machine has no such address", address)
+	}
+	return nil, fmt.Errorf("listen on %s: %w", address, err)
+}
+
+// apply puts p in force.
+func (g *gateway) apply(ctx context.Context, p *prepared) {
+	g.config = p.config
+	g.level.Set(p.config.Log.Slog())
+	g.keeper.Use(p.certs)
+	g.audit.Use(p.audit)
+	g.backends.Use(p.backends)
+	g.view.Store(p.backends)
+	g.proxy.Apply(p.snapshot)
+	problems(g.log, p.config.Warnings)
+	problems(g.log, hints(p.config))
+
+	kept := map[string]bool{p.config.Metrics.Address: true}
+	for _, l := range p.config.Listeners {
+		kept[l.Address] = true
+	}
+	for address, l := range g.open {
+		if !kept[address] {
+			l.close()
+			delete(g.open, address)
+			g.log.Info("stopped listening", "address", address)
+		}
+	}
+	for _, l := range p.opened {
+		g.serve(ctx, l)
+	}
+}
+
+// serve starts serving a socket.
+func (g *gateway) serve(ctx context.Context, l *listening) {
+	g.open[l.address] = l
+	serving, cancel := context.WithCancel(ctx)
+	l.close = cancel // ends the metrics' server; a listener for clients is closed instead, and its sessions go on
+	if l.pop3 {
+		l.close = func() { _ = l.Close() }
+	}
+	g.log.Info("listening", "address", l.Addr().String(), "for", l.purpose())
+	g.serving.Go(func() {
+		defer cancel()
+		var err error
+		if l.pop3 {
+			err = g.proxy.Serve(ctx, l.Listener, l.address)
+		} else {
+			err = admin.Serve(serving, l.Listener, admin.Handler(g.registry, g.ready), g.log)
+		}
+		if err != nil && !errors.Is(err, proxy.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			select {
+			case g.failed <- err:
+			default: // one is enough to stop
+			}
+		}
+	})
+}
+
+func (l *listening) purpose() string {
+	if l.pop3 {
+		return "POP3 clients"
+	}
+	return "metrics and health"
+}
+
+// reload reads the configuration again. Where it cannot be used, the one in force stays.
+func (g *gateway) reload(ctx context.Context) {
+	c, err := g.load()
+	var p *prepared
+	if err == nil {
+		p, err = g.prepare(ctx, c)
+	}
+	if err != nil {
+		g.reloads.WithLabelValues("failed").Inc()
+		for line := range strings.Lines(err.Error()) {
+			g.log.Error("reload: " + strings.TrimSpace(line))
+		}
+		g.log.Error("reload: the configuration in force stays")
+		// The operator may have moved the audit file away all the same.
+		if err := g.audit.Reopen(); err != nil {
+			g.log.Error("reopen the audit file", "error", err)
+		}
+		return
+	}
+	if c.StateDir != g.config.StateDir || c.Node != g.config.Node || c.Log.Format != g.config.Log.Format {
+		g.log.Warn("reload: node, state_dir and log.format change with a restart only")
+	}
+	g.apply(ctx, p)
+	g.reloads.WithLabelValues("done").Inc()
+	g.audit.Post(&audit.Event{Name: audit.ConfigReloaded})
+	g.log.Info("reloaded the configuration")
+}
+
+// run serves until a signal says to stop, and stops as the configuration says.
+func (g *gateway) run(ctx context.Context, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	keepPasswordsOutOfCoreDumps(g.log)
+	p, err := g.prepare(ctx, g.config)
+	if err != nil {
+		return err
+	}
+	var background sync.WaitGroup
+	for _, part := range []func(context.Context) error{g.keeper.Run, g.backends.Run, tidy} {
+		background.Go(func() {
+			if err := part(ctx); err != nil && ctx.Err() == nil {
+				g.log.Error("background work ended", "error", err)
+			}
+		})
+	}
+	written := make(chan error, 1)
+	auditing, endAudit := context.WithCancel(context.WithoutCancel(ctx))
+	defer endAudit()
+	go func() { written <- g.audit.Run(auditing) }()
+
+	g.apply(ctx, p)
+	g.audit.Post(&audit.Event{Name: audit.GatewayStarted})
+	g.log.Info("popgate is up", "version", versionText(), "node", g.config.Node)
+	if g.up != nil {
+		g.up()
+	}
+	err = g.attend(ctx, signals)
+
+	g.audit.Post(&audit.Event{Name: audit.GatewayStopped})
+	cancel()
+	g.serving.Wait()
+	background.Wait()
+	endAudit() // last: it writes what the others have left
+	return errors.Join(err, <-written)
+}
+
+// attend waits for signals and obeys them. It returns when the sessions have ended.
+func (g *gateway) attend(ctx context.Context, signals <-chan os.Signal) error {
+	var failure error
+	for {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				g.reload(ctx)
+				continue
+			}
+			g.log.Info("stopping", "signal", s.String(), "sessions", g.proxy.Sessions(), "grace", g.config.Shutdown.Grace.String())
+		case failure = <-g.failed:
+			g.log.Error("stopping, for a listener failed", "error", failure)
+		case <-ctx.Done():
+		}
+		g.stop(signals)
+		return failure
+	}
+}
+
+// stop lets the sessions end within the grace. A second signal ends it at once.
+func (g *gateway) stop(signals <-chan os.Signal) {
+	g.stopping.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), g.config.Shutdown.Delay+g.config.Shutdown.Grace)
+	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if s != syscall.SIGHUP {
+					g.log.Warn("ending at once", "signal", s.String(), "sessions", g.proxy.Sessions())
+					cancel()
+					return
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	select {
+	case <-time.After(g.config.Shutdown.Delay): // /readyz says no already: load balancers look elsewhere
+	case <-ctx.Done():
+	}
+	if err := g.proxy.Shutdown(ctx); err != nil {
+		g.log.Warn("closed the sessions that did not end by themselves", "error", err)
+	}
+}
+
+// ready is what /readyz says.
+func (g *gateway) ready() (ok bool, notes []string) {
+	if g.stopping.Load() {
+		notes = append(notes, "stopping")
+	}
+	if v := g.view.Load(); v != nil {
+		for _, b := range v.Status() {
+			if b.Up() == 0 {
+				notes = append(notes, fmt.Sprintf("backend %s: no server can be reached", b.Name))
+			}
+		}
+	}
+	return !g.stopping.Load(), notes
+}

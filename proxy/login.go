@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy/backend"
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+// A login is one attempt, from the client's credentials to its reply.
+type login struct {
+	s     *session
+	creds auth.Credentials
+	route auth.Route
+	conn  *backend.Conn // the session at the backend, once the password was right
+	from  string        // the server that decided, "" for none
+	came  time.Time     // when the credentials were complete
+	spent [len(loginStages)]time.Duration
+}
+
+// loginStages are the stages whose time is measured, in their order.
+var loginStages = [...]string{"gate", "route", "connect", "greeting", "login"}
+
+// login makes one attempt and answers the client. It returns errLoggedIn when bytes are to be carried from now on,
+// nil when the client may try again, any other error when the session is over.
+func (s *session) login(ctx context.Context, creds auth.Credentials) error {
+	l := &login{s: s, creds: creds, came: time.Now()}
+	defer creds.Secret.Wipe()
+	s.phase.Store(phaseLoggingIn)
+	return l.finish(ctx, l.run(ctx))
+}
+
+// run goes from the credentials to the session at the backend.
+func (l *login) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.s.snap.Timeouts.BackendLogin)
+	defer cancel()
+	if err := l.timed(ctx, 0, l.attempt); err != nil {
+		return err
+	}
+	if err := l.timed(ctx, 1, l.find); err != nil {
+		return err
+	}
+	if err := l.timed(ctx, 0, l.enter); err != nil {
+		return err
+	}
+	return l.logIn(ctx)
+}
+
+func (l *login) timed(ctx context.Context, stage int, step func(context.Context) error) error {
+	began := time.Now()
+	err := step(ctx)
+	l.spent[stage] += time.Since(began)
+	return err
+}
+
+// attempt asks the gate, before anything is looked up.
+func (l *login) attempt(ctx context.Context) error {
+	return l.s.visit.Attempt(ctx, &l.creds)
+}
+
+// find asks the router where the user goes.
+func (l *login) find(ctx context.Context) (err error) {
+	l.route, err = l.s.snap.Router.Route(ctx, auth.Query{Name: l.creds.Name, Client: &l.s.client})
+	return err
+}
+
+// enter tells the gate where the login goes.
+func (l *login) enter(ctx context.Context) error {
+	return l.s.visit.Enter(ctx, &l.route)
+}
+
+// logIn logs in at the backend.
+func (l *login) logIn(ctx context.Context) (err error) {
+	pool := l.s.snap.Backends.Pool(l.route.Backend)
+	if pool == nil {
+		return fmt.Errorf("%s sends the user to backend %q, which does not exist", l.route.Label, l.route.Backend)
+	}
+	req := backend.Request{
+		Client:  &l.s.client,
+		Session: l.s.id,
+		Account: l.route.Account,
+		Login:   l.route.Login,
+	}
+	if req.Login.Secret == nil {
+		req.Login.Secret = l.creds.Secret
+	}
+	l.conn, err = pool.Login(ctx, &req)
+	var refused *backend.Error
+	if errors.As(err, &refused) {
+		l.from = refused.Server
+	} else if err == nil {
+		l.from = l.conn.Server
+		st := &l.conn.Stages
+		l.spent[2], l.spent[3], l.spent[4] = st.Connect, st.Greeting, st.Login
+	}
+	return err
+}
+
+// finish is the end of every attempt, good or bad: gate, record, metrics, delay, reply, in this order, so that no
+// client hears an answer that is not on record. cause is why the login failed, nil when it did not.
+func (l *login) finish(ctx context.Context, cause error) error {
+	o := outcomeOf(cause)
+	if err := l.s.visit.Done(ctx, o.gate); err != nil {
+		cause, o = err, outcomeOf(err)
+	}
+	if err := l.s.gw.recorder.Record(ctx, l.event(o)); err != nil {
+		if cause == nil { // what was refused stays refused
+			cause = fmt.Errorf("%w: %w", errUnrecorded, err)
+			o = outcomeOf(cause)
+			_ = l.s.visit.Done(ctx, policy.Undecided) // giving back does not fail
+		}
+		l.s.gw.log.Error("write the audit record of a login", "session", l.s.id, "error", err)
+	}
+	l.s.gw.metrics.login(l, o, time.Since(l.came))
+	if cause == nil {
+		return l.succeed()
+	}
+	if l.conn != nil {
+		_ = l.conn.Close() // the mailbox is let go at once: the client is told that it does not have it
+	}
+	l.wait(o, cause)
+	return l.refuse(o, cause)
+}
+
+// succeed tells the client that it is logged in, and makes the session ready to carry bytes.
+func (l *login) succeed() error {
+	s := l.s
+	s.talk.out = pop3.AppendOK(s.talk.out, textWelcome)
+	if err := s.talk.flush(); err != nil {
+		_ = l.conn.Close()
+		return err
+	}
+	s.loggedIn(l, l.conn)
+	return errLoggedIn
+}
+
+// refuse tells the client why it is not logged in, as far as it may know.
+func (l *login) refuse(o outcome, cause error) error {
+	s := l.s
+	s.gw.sayRefused(l, o, cause)
+	s.phase.Store(phaseWaiting)
+	s.talk.failures++
+	if o.ends {
+		return cause // farewell says it
+	}
+	s.talk.out = pop3.AppendErr(s.talk.out, o.code, o.text)
+	if s.talk.failures >= s.snap.Bounds.FailedLogins {
+		return errTooManyFailures
+	}
+	return nil
+}
+
+// wait holds a refusal of credentials back until its tick, so that its time does not tell what was wrong.
+func (l *login) wait(o outcome, cause error) {
+	if !o.paced {
+		return
+	}
+	due := l.s.gw.pace.due(l.came, l.s.snap.FailureDelay, l.route.Backend, fromBackend(cause))
+	timer := time.NewTimer(time.Until(due))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.s.gw.closing:
+	}
+}
+
+// event is the attempt's audit record.
+func (l *login) event(o outcome) *audit.Event {
+	name := audit.LoginRefused
+	if o.gate == policy.Accepted && o.reason == "" {
+		name = audit.LoginAccepted
+	}
+	e := l.s.event(name)
+	e.User = l.creds.Name.Full()
+	e.Mechanism = l.creds.Mechanism
+	e.Tenant = l.route.Tenant
+	e.Backend = l.route.Backend
+	e.Server = l.from
+	e.Reason = o.reason
+	return e
+}

@@ -1,0 +1,298 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy/backend"
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+// How a relay ends. What each means for the two connections is in run.
+var (
+	errEndBackendClosed = errors.New("backend closed the session")
+	errEndBackendGone   = errors.New("connection to the backend broke")
+	errEndClientGone    = errors.New("connection to the client broke")
+	errEndIdle          = errors.New("nothing was sent for too long")
+	errEndStalled       = errors.New("one side took nothing for too long")
+)
+
+// drainTime bounds how long a backend whose client is gone may go on: it shall still read the QUIT that was passed
+// on, which a reset would destroy.
+const drainTime = 5 * time.Second
+
+// A relay carries bytes between a client and its backend, unchanged. download runs on the session's goroutine,
+// upload on one more, for which run waits.
+type relay struct {
+	s       *session
+	conn    *backend.Conn
+	who     identity
+	up      tap    // client to backend
+	down    tap    // backend to client
+	early   []byte // what the client sent behind its login
+	stalls  stall  // of the backend
+	seen    pop3.Observer
+	in, out int64 // octets carried from the client and to it
+
+	last    atomic.Int64 // when a byte moved last, in nanoseconds since the session began
+	silence atomic.Int64 // how long none may move, in nanoseconds; 0 is for ever
+	deaf    atomic.Bool  // the client takes no more: what comes for it is thrown away
+	over    atomic.Bool  // the backend takes no more: what comes for it is thrown away
+	hard    atomic.Bool  // a deadline that strikes now is meant
+	sync.WaitGroup
+	upErr error
+}
+
+// identity is whose session it is, for the record at its end.
+type identity struct{ user, tenant, backend string }
+
+func newRelay(s *session, l *login, conn *backend.Conn) *relay {
+	r := &relay{s: s, conn: conn, who: identity{l.creds.Name.Full(), l.route.Tenant, l.route.Backend}}
+	r.early = append(r.early, s.talk.lines.Buffered()...)
+	r.down.open(conn.Conn)
+	if s.conn == net.Conn(s.raw) {
+		r.up.open(s.raw.Conn)
+	} else {
+		r.up.open(s.conn)
+	}
+	r.silence.Store(int64(s.snap.Timeouts.Idle))
+	// The dialogue's write deadline is still set; with no limit for the relay it must go.
+	_ = s.raw.SetWriteDeadline(time.Time{})
+	_ = conn.SetDeadline(time.Time{})
+	s.raw.stalls.limit = s.snap.Timeouts.Stall
+	r.stalls.limit = s.snap.Timeouts.Stall
+	return r
+}
+
+// run carries bytes until both directions are done, closes both connections as the end asks for, and says why it
+// ended.
+//
+// The client's end of its stream is passed on, and the backend may still finish what it sends. The backend's end
+// is the session's: all it sent is written, then the client's stream ends properly. A connection that breaks is
+// never ended as if nothing were wrong, for the client would take half a message for a whole one.
+func (r *relay) run() error {
+	r.moved()
+	r.rearm(r.s.raw)
+	r.rearm(r.conn)
+	r.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				r.s.slipped(p)
+				r.upErr = errInternal
+				r.cut()
+			}
+		}()
+		r.upErr = r.upload()
+	})
+	err := r.download()
+	r.hard.Store(true)
+	switch {
+	case errors.Is(err, errEndBackendClosed):
+		r.over.Store(true)
+		r.s.closeStream()
+	case errors.Is(err, errEndClientGone):
+		_ = r.s.raw.Close()
+		r.drain()
+	default:
+		_ = r.s.raw.Close()
+	}
+	r.Wait()
+	_ = r.conn.Close()
+	return r.cause(err)
+}
+
+// cause is why the session ended, from how the two directions did.
+func (r *relay) cause(down error) error {
+	switch {
+	case r.seen.Quit && (errors.Is(down, errEndBackendClosed) || errors.Is(down, errEndClientGone)):
+		return errQuit // many a client does not wait for the answer
+	case r.upErr != nil:
+		return r.upErr // it came first, and ended the other direction
+	}
+	return down
+}
+
+// upload carries what the client sends. It returns nil when the client has properly ended its stream or the session
+// is over anyway.
+func (r *relay) upload() error {
+	err := r.forward(r.early)
+	r.early = nil
+	for err == nil {
+		var p []byte
+		p, err = r.up.read()
+		if len(p) > 0 {
+			if werr := r.forward(p); werr != nil {
+				err = werr
+				break
+			}
+		}
+		if err != nil && isTimeout(err) && r.rearm(r.s.raw) {
+			err = nil
+		}
+	}
+	r.up.rest()
+	return r.uploadEnded(err)
+}
+
+// forward writes what came from the client to the backend.
+func (r *relay) forward(p []byte) error {
+	if len(p) == 0 || r.over.Load() {
+		return nil
+	}
+	r.seen.Observe(p)
+	if err := r.stalls.arm(r.conn); err != nil {
+		return errEndBackendGone
+	}
+	n, err := r.conn.Write(p)
+	r.in += int64(n)
+	r.s.gw.metrics.bytesIn.Add(float64(n))
+	r.moved()
+	switch {
+	case err == nil:
+		return nil
+	case isTimeout(err):
+		return errEndStalled
+	}
+	return errEndBackendGone
+}
+
+// uploadEnded does what the end of the client's direction asks for; err is what ended it.
+func (r *relay) uploadEnded(err error) error {
+	switch {
+	case r.hard.Load():
+		return nil // download has ended the session
+	case errors.Is(err, errEndBackendGone):
+		return err // download sees it too, after what the backend has still sent
+	case errors.Is(err, errEndStalled):
+		r.cut()
+		return err
+	case isTimeout(err):
+		r.cut()
+		return errEndIdle
+	case errors.Is(err, io.EOF) && (!r.s.raw.ended || r.s.client.TLS.Offloaded):
+		if d := r.s.snap.Timeouts.HalfClose; d > 0 {
+			r.silence.Store(int64(d))
+		}
+		_ = closeWrite(r.conn) // where it fails, download finds the connection broken
+		r.moved()
+		r.rearm(r.conn)
+		return nil
+	}
+	r.deaf.Store(true)
+	r.drainBy(time.Now().Add(drainTime))
+	return errEndClientGone
+}
+
+// download carries what the backend sends. It always returns why it ended.
+func (r *relay) download() error {
+	if len(r.conn.Leftover) > 0 {
+		if err := r.deliver(r.conn.Leftover); err != nil {
+			return err
+		}
+		r.conn.Leftover = nil
+	}
+	for {
+		p, err := r.down.read()
+		if len(p) > 0 {
+			if werr := r.deliver(p); werr != nil {
+				r.down.rest()
+				return werr
+			}
+		}
+		switch {
+		case err == nil:
+		case isTimeout(err):
+			if r.rearm(r.conn) {
+				continue
+			}
+			r.down.rest()
+			return errEndIdle
+		case errors.Is(err, io.EOF):
+			r.down.rest()
+			return errEndBackendClosed
+		default:
+			r.down.rest()
+			return errEndBackendGone
+		}
+	}
+}
+
+// deliver writes what came from the backend to the client.
+func (r *relay) deliver(p []byte) error {
+	if r.deaf.Load() {
+		return nil
+	}
+	n, err := r.s.conn.Write(p)
+	r.out += int64(n)
+	r.s.gw.metrics.bytesOut.Add(float64(n))
+	r.moved()
+	switch {
+	case err == nil:
+		return nil
+	case r.deaf.Load():
+		return nil
+	case isTimeout(err):
+		return errEndStalled
+	}
+	return errEndClientGone
+}
+
+// moved notes that a byte has moved.
+func (r *relay) moved() {
+	r.last.Store(int64(time.Since(r.s.began)))
+}
+
+// rearm sets the read deadline of c to when the silence will have lasted too long, and says whether that is still to
+// come. Deadlines are set when they strike and not at each read: a session that is busy for an hour costs six.
+func (r *relay) rearm(c interface{ SetReadDeadline(time.Time) error }) bool {
+	if r.hard.Load() {
+		return false
+	}
+	limit := time.Duration(r.silence.Load())
+	if limit <= 0 {
+		return c.SetReadDeadline(time.Time{}) == nil && !r.hard.Load()
+	}
+	left := time.Duration(r.last.Load()) + limit - time.Since(r.s.began)
+	if left <= 0 {
+		return false
+	}
+	return c.SetReadDeadline(time.Now().Add(left)) == nil && !r.hard.Load() // looked at again after arming
+}
+
+// cut ends the other direction: both connections are of no more use.
+func (r *relay) cut() {
+	r.hard.Store(true)
+	past := time.Unix(1, 0)
+	_ = r.s.raw.SetDeadline(past)
+	_ = r.conn.SetDeadline(past)
+}
+
+// drainBy lets the backend go on until t at most, with its client gone.
+func (r *relay) drainBy(t time.Time) {
+	r.hard.Store(true)
+	_ = closeWrite(r.conn)
+	_ = r.conn.SetReadDeadline(t)
+}
+
+// drain reads what the backend still sends to nobody.
+func (r *relay) drain() {
+	r.drainBy(time.Now().Add(drainTime))
+	for {
+		if _, err := r.down.read(); err != nil {
+			r.down.rest()
+			return
+		}
+	}
+}
+
+// describe adds to the session's last record.
+func (r *relay) describe(e *audit.Event) {
+	e.User, e.Tenant, e.Backend, e.Server = r.who.user, r.who.tenant, r.who.backend, r.conn.Server
+	e.Retr, e.Top, e.Dele, e.Quit = int64(r.seen.Retr), int64(r.seen.Top), int64(r.seen.Dele), r.seen.Quit
+	e.BytesIn, e.BytesOut = r.in, r.out
+}

@@ -1,0 +1,11 @@
+//go:build !unix
+
+package proxy
+
+import "errors"
+
+const canWait = false
+
+func readDescriptor(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+func isAgain(error) bool { return false }
