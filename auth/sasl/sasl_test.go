@@ -118,6 +118,22 @@ func TestPrompts(t *testing.T) {
 	}
 }
 
+// Where it is allowed, the identity is passed over: the user is the one whose password it is. It is no way around the
+// rule for control bytes.
+func TestAnyAuthzid(t *testing.T) {
+	for message, want := range map[string]error{
+		"root\x00alice\x00secret":       nil,
+		"root\r\nx\x00alice\x00secret": ErrMalformed,
+	} {
+		x, _ := Start([]byte("PLAIN"))
+		x.AnyAuthzid = true
+		_, done, err := x.Next([]byte(b64(message)))
+		if done != (want == nil) || !errors.Is(err, want) || done && string(x.User()) != "alice" {
+			t.Errorf("%q: %v, %v, user %q, want %v", message, done, err, x.User(), want)
+		}
+	}
+}
+
 // A name half given is nobody's yet.
 func TestNothingBeforeDone(t *testing.T) {
 	x, _ := Start([]byte("LOGIN"))
