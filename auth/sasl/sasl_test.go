@@ -122,7 +122,7 @@ func TestPrompts(t *testing.T) {
 // rule for control bytes.
 func TestAnyAuthzid(t *testing.T) {
 	for message, want := range map[string]error{
-		"root\x00alice\x00secret":       nil,
+		"root\x00alice\x00secret":      nil,
 		"root\r\nx\x00alice\x00secret": ErrMalformed,
 	} {
 		x, _ := Start([]byte("PLAIN"))
