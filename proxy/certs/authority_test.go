@@ -231,7 +231,7 @@ func TestStateDirProblems(t *testing.T) {
 		t.Fatal(err)
 	}
 	ca := kept("other")
-	certPEM, _ := pemPair(nil, nil, "mail.example.org")
+	certPEM, keyPEM := pemPair(nil, nil, "mail.example.org")
 	for _, tt := range []struct {
 		name, dir string
 		says      []string
@@ -243,7 +243,7 @@ func TestStateDirProblems(t *testing.T) {
 		{"key damaged", spoil(kept("a"), caKeyFile, []byte("x")), []string{caKeyFile, "damaged", "remove"}},
 		{"certificate damaged", spoil(kept("b"), caFile, []byte("x")), []string{caFile, "damaged", "remove"}},
 		{"another's certificate", spoil(kept("c"), caFile, must(os.ReadFile(filepath.Join(ca, caFile)))), []string{"belong", "remove"}},
-		{"a server's certificate", spoil(kept("d"), caFile, certPEM), []string{"belong", "remove"}},
+		{"a server's pair", spoil(spoil(kept("d"), caFile, certPEM), caKeyFile, keyPEM), []string{"no CA certificate", "remove"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := New(tt.dir, nil, nil).Prepare(DefaultConfig(), nil, []Listener{{Name: "pop3s"}})

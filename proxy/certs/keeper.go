@@ -116,9 +116,14 @@ func (k *Keeper) check() {
 	if v == nil {
 		return
 	}
+	var news []func()
 	changed := false
 	for _, p := range v.pairs {
-		changed = k.refresh(p) || changed
+		what, err := p.refresh()
+		changed = changed || what == reloaded
+		if what != unchanged {
+			news = append(news, func() { k.report(p, what, err) })
+		}
 	}
 	if v.local != nil {
 		renewed, err := v.local.renew(time.Now())
@@ -131,23 +136,24 @@ func (k *Keeper) check() {
 	if changed {
 		v.rebuild()
 	}
+	// Last, so that what the log says is so.
+	for _, say := range news {
+		say()
+	}
 }
 
-func (k *Keeper) refresh(p *pair) bool {
-	what, err := p.refresh()
-	switch what {
-	case rejected:
+func (k *Keeper) report(p *pair, what fate, err error) {
+	if what == rejected {
 		k.metrics.rejected.Inc()
 		k.log.Error("changed certificate not taken, the one before stays in force",
 			"cert", p.files.Cert, "key", p.files.Key, "error", strings.ReplaceAll(err.Error(), "\n", "; "))
-	case reloaded:
-		k.metrics.reloaded.Inc()
-		info := p.source().info()
-		k.log.Info("certificate reloaded", "cert", p.files.Cert, "key", p.files.Key,
-			"names", first(info.Names), "not_after", info.NotAfter)
-		k.warnInfo(info)
+		return
 	}
-	return what == reloaded
+	k.metrics.reloaded.Inc()
+	info := p.source().info()
+	k.log.Info("certificate reloaded", "cert", p.files.Cert, "key", p.files.Key,
+		"names", first(info.Names), "not_after", info.NotAfter)
+	k.warnInfo(info)
 }
 
 func (k *Keeper) rotateTickets() {
