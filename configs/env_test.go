@@ -102,8 +102,8 @@ limits:
   failure_delay: "${DELAY}"
 bounds: {line: "${LINE}"}
 listeners: [{name: a, address: "127.0.0.1:${PORT}", default_domain: "", forbidden: "$${x}", allow_authzid: false}]
-`+plain, "NODE=x\nlog: {level: debug} # c", "SESSIONS=12", "DELAY=3s", "LINE=1KiB", "PORT=1995")
-	if c.Node != "x\nlog: {level: debug} # c" || c.Log.Level != "info" {
+`+plain, "NODE=x, log: {level: debug} # c", "SESSIONS=12", "DELAY=3s", "LINE=1KiB", "PORT=1995")
+	if c.Node != "x, log: {level: debug} # c" || c.Log.Level != "info" {
 		t.Errorf("got node %q and level %q, want one value and the default", c.Node, c.Log.Level)
 	}
 	if c.Limits.Sessions != 12 || c.Limits.FailureDelay != 3*time.Second || c.Bounds.Line != 1024 || c.Listeners[0].Address != "127.0.0.1:1995" {
@@ -111,6 +111,9 @@ listeners: [{name: a, address: "127.0.0.1:${PORT}", default_domain: "", forbidde
 	}
 	if _, err := loadString("limits: {sessions: \"${SESSIONS}\"}\n"+plain, "SESSIONS=12"); err == nil {
 		t.Error("a text in quotes became a number")
+	}
+	if _, err := loadString("node: ${NODE}\n"+plain, "NODE=x\nlog: {level: debug}"); err == nil {
+		t.Error("a variable brought a second line")
 	}
 	if _, err := loadString("node: a\n${NODE}: b\n"+plain, "NODE=state_dir"); err == nil {
 		t.Error("a key was expanded")

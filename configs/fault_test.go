@@ -82,6 +82,9 @@ func TestFaults(t *testing.T) {
 		{"variable not set", "node: \"a-${POP_NODE}\"\nstate_dir: ${a b}\n" + plain, []string{
 			"1:7: node: the environment variable POP_NODE is not set; set it for popgate; $${ stands for the characters ${ themselves",
 			"2:12: state_dir: ${ is not followed by a variable's name and }; set it for popgate; $${ stands for the characters ${ themselves"}},
+		{"control characters", "node: \"a\\0b\"\nstate_dir: |\n  /state\n" + plain, []string{
+			`1:7: node: is "a\x00b", which has a line break or a control character in it; write it on one line, without`,
+			`2:12: state_dir: is "/state\n", which has a line break or a control character in it; write it on one line, without`}},
 		{"merge of what is no section", "log: {<<: 5}\n" + plain, []string{
 			`1:11: log: << merges "5"; name an anchor with keys of its own, such as <<: *common`}},
 		{"merge of itself", "log: &l {<<: *l}\n" + plain, []string{

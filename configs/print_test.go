@@ -15,7 +15,7 @@ state_dir: "/var/$${x}/1.5 # no comment"
 listeners:
   - {name: a, address: ":995", proxy_protocol_from: [10.0.0.0/8, "::1"], forbidden: "", allow_authzid: true}
   - {name: b, address: "127.0.0.1:110", tls: starttls, default_name: Mail.example.org}
-tls: {min_version: "1.3", certificates: [{cert: "/a: b", key: "/é\n"}]}
+tls: {min_version: "1.3", certificates: [{cert: "/a: b", key: "/é\u2028\u200b"}]}
 backends:
   - {name: old, servers: [{address: 192.0.2.1, weight: 0}, {address: 192.0.2.2}], connect_timeout: 1500ms}
   - {name: "null", servers: [{address: "[::1]:110"}]}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The tags of YAML's scalars.
@@ -31,6 +32,10 @@ type scalar struct {
 
 // set stores the value in to. When it does not fit, set says why and what to write, and leaves to alone.
 func (s scalar) set(to reflect.Value) (problem, hint string) {
+	// No name, address, path or pattern has one, and all of them end up in logs.
+	if i := strings.IndexFunc(s.text, unicode.IsControl); i >= 0 {
+		return fmt.Sprintf("is %s, which has a line break or a control character in it", show(s.text)), "write it on one line, without"
+	}
 	switch target := to.Addr().Interface().(type) {
 	case *time.Duration:
 		return s.duration(target)
