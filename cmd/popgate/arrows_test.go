@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 
 	"proxy":         {"auth/...", "policy/...", "proxy/pop3", "proxy/backend"},
 	"proxy/pop3":    nil,
-	"proxy/pop3mem": {"proxy/pop3"},
+	"proxy/pop3mem": {"auth/...", "proxy/pop3"},
 	"proxy/backend": {"auth/...", "policy/...", "proxy/pop3"},
 	"proxy/certs":   {"auth/...", "policy/..."},
 	"proxy/admin":   {"auth/...", "policy/...", "proxy", "proxy/backend", "proxy/certs"},

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 //	[!] running NAME            say whether it has not ended yet
 //	await NAME STATUS           wait for it to end with that exit status
 //	waitfor FILE REGEXP         wait for text in a file that grows
+//	[!] audit FIELD=PATTERN...  wait for a record like that in audit.jsonl (scripttest_audit_test.go)
 //	waitready HOST:PORT         wait until GET /readyz there says 200
 //	cmpmail [-lf] ACCOUNT DIR   hold the messages in the files below DIR against those made
 //	pop3 NAME dial|tls|send|expect|closed ARG...
@@ -55,6 +56,7 @@ func TestScript(t *testing.T) {
 			"start":     cmdStart,
 			"signal":    cmdSignal,
 			"running":   cmdRunning,
+			"audit":     cmdAudit,
 			"await":     cmdAwait,
 			"waitfor":   cmdWaitfor,
 			"waitready": cmdWaitready,

@@ -54,8 +54,13 @@ userdb {
   driver = passwd-file
   args = username_format=%u {{.Dir}}/users
 }
+# A wrong password is answered at once: how long to make a client wait is for popgate to show.
+auth_failure_delay = 0
 service anvil {
   chroot =
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
 }
 service stats {
   chroot =

@@ -123,7 +123,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(path, args[2:]...)
 	cmd.Args[0] = args[1]
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "GOCOVERDIR"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "POPGATE_METRICS_ADDRESS", "POPGATE_AUDIT_PATH", "GOCOVERDIR"} {
 		if v := ts.Getenv(name); v != "" {
 			cmd.Env = append(cmd.Env, name+"="+v)
 		}
@@ -284,7 +284,7 @@ func ready(url string) (bool, error) {
 	return true, nil
 }
 
-var variable = regexp.MustCompile(`\$\{[A-Z_]+\}`)
+var variable = regexp.MustCompile(`\$\{[A-Z0-9_]+\}`)
 
 func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
