@@ -135,7 +135,7 @@ func (a *attempt) capa(ctx context.Context) error {
 func (a *attempt) list() (pop3.Capabilities, error) {
 	caps := pop3.Capabilities{}
 	for range maxCapabilities {
-		line, err := a.lines.Line(replyLimit)
+		line, err := a.next()
 		if err != nil {
 			return nil, err
 		}

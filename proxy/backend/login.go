@@ -99,13 +99,20 @@ func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
 	if rest := a.lines.Buffered(); len(rest) > 0 {
 		c.Leftover = bytes.Clone(rest)
 	}
-	if !a.stop() || a.raw.SetDeadline(time.Time{}) != nil {
-		err := a.failed(ctx, "PASS", ended(ctx))
+	if err := a.disarm(ctx); err != nil {
 		a.close()
-		return nil, err
+		return nil, a.failed(ctx, "PASS", err)
 	}
 	a.lines.Release()
 	return c, nil
+}
+
+// disarm takes all limits of the login off the connection. It fails where ctx has come in between.
+func (a *attempt) disarm(ctx context.Context) error {
+	if !a.stop() {
+		return ctx.Err()
+	}
+	return a.raw.SetDeadline(time.Time{})
 }
 
 // close gives up the connection. A server behind a refused login finds out by the end of the stream.
@@ -150,7 +157,7 @@ func (a *attempt) kind(err error) Kind {
 	switch {
 	case ours(err):
 		return Local
-	case errors.Is(err, pop3.ErrLineTooLong), errors.Is(err, errEarly), errors.Is(err, errInjected):
+	case errors.Is(err, errLongLine), errors.Is(err, errEarly), errors.Is(err, errInjected):
 		return Protocol
 	case a.greeted.IsZero():
 		return Down
@@ -170,9 +177,9 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// next says that another server may be tried after err: this one has not seen the password, and has not said
+// another says that another server may be tried after err: this one has not seen the password, and has not said
 // anything about the user that another would say as well.
-func (a *attempt) next(ctx context.Context, err *Error) bool {
+func (a *attempt) another(ctx context.Context, err *Error) bool {
 	if a.passed || ended(ctx) != nil {
 		return false
 	}
@@ -360,10 +367,7 @@ func (a *attempt) command(ctx context.Context, line []byte) (pop3.Reply, error) 
 
 // reply reads one reply line, within the deadline that is set for all of it.
 func (a *attempt) reply() (pop3.Reply, error) {
-	line, err := a.lines.Line(replyLimit)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return pop3.Reply{}, fmt.Errorf("the server closed the connection: %w", err)
-	}
+	line, err := a.next()
 	if err != nil {
 		return pop3.Reply{}, err
 	}
@@ -373,6 +377,19 @@ func (a *attempt) reply() (pop3.Reply, error) {
 		return pop3.Reply{}, &Error{Kind: Protocol, Err: fmt.Errorf("%w: %q", err, shown)}
 	}
 	return r, nil
+}
+
+// next reads one line from the server. Its errors say that they are the server's: a caller that holds a client's
+// connection as well must not take them for that one's.
+func (a *attempt) next() ([]byte, error) {
+	line, err := a.lines.Line(replyLimit)
+	switch {
+	case errors.Is(err, pop3.ErrLineTooLong):
+		return nil, errLongLine
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, errClosed
+	}
+	return line, err
 }
 
 // refusesPlaintext says loudly, once a while, what an admin has to change.

@@ -11,6 +11,8 @@ import (
 var ErrBadCredentials = errors.New("the user name is empty, or name or secret has CR, LF or NUL")
 
 var (
+	errClosed   = errors.New("the server closed the connection")
+	errLongLine = errors.New("the server's line does not end")
 	errEarly    = errors.New("octets came before the command they would answer")
 	errInjected = errors.New("octets came behind the +OK to STLS, before TLS")
 	errDrained  = errors.New("all servers are drained (weight 0)")

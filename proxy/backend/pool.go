@@ -114,7 +114,7 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 				return conn, nil
 			}
 			failed = worst(failed, err)
-			if !a.next(ctx, err) {
+			if !a.another(ctx, err) {
 				return nil, failed
 			}
 		}
