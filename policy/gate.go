@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/policy/store"
 )
 
@@ -36,8 +37,8 @@ type Gate struct {
 	sessions atomic.Int64
 	networks *store.Counts // sessions by client network
 	users    *store.Counts // sessions by user
-	failures *store.Rates  // by client network
-	logins   *store.Rates  // by user
+	failures *limit.Rates  // by client network
+	logins   *limit.Rates  // by user
 }
 
 // New returns a Gate that has counted nothing. It starts nothing and needs no closing.
@@ -47,8 +48,8 @@ func New() *Gate {
 		hasher:   store.NewHasher(),
 		networks: store.NewCounts(),
 		users:    store.NewCounts(),
-		failures: store.NewRates(maxRates),
-		logins:   store.NewRates(maxRates),
+		failures: limit.NewRates(maxRates),
+		logins:   limit.NewRates(maxRates),
 	}
 }
 

@@ -38,7 +38,7 @@ type turn struct {
 	paid int64
 }
 
-func (t *turn) take(g *Gate, r *store.Rates, k store.Key, rate limit.Rate) bool {
+func (t *turn) take(g *Gate, r *limit.Rates, k store.Key, rate limit.Rate) bool {
 	if rate.Off() {
 		return true
 	}
@@ -46,7 +46,7 @@ func (t *turn) take(g *Gate, r *store.Rates, k store.Key, rate limit.Rate) bool 
 	return t.held
 }
 
-func (t *turn) give(g *Gate, r *store.Rates, k store.Key, rate limit.Rate) {
+func (t *turn) give(g *Gate, r *limit.Rates, k store.Key, rate limit.Rate) {
 	if t.held {
 		r.Give(k, rate, t.paid, g.now())
 		t.held = false

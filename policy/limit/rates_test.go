@@ -1,8 +1,7 @@
-package store_test
+package limit_test
 
 import (
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +15,7 @@ var perMinute = limit.Rate{Count: 2, Per: time.Minute}
 const minute = int64(time.Minute)
 
 func TestRatesTake(t *testing.T) {
-	r := store.NewRates(1000)
+	r := limit.NewRates(1000)
 	for i, want := range []bool{true, true, false} {
 		if _, ok := r.Take(1, perMinute, 5); ok != want {
 			t.Errorf("take %d: got %v, want %v", i+1, ok, want)
@@ -34,7 +33,7 @@ func TestRatesTake(t *testing.T) {
 }
 
 func TestRatesOff(t *testing.T) {
-	r := store.NewRates(0)
+	r := limit.NewRates(0)
 	for range 100 {
 		if _, ok := r.Take(1, limit.Rate{}, 1); !ok {
 			t.Fatal("a rate that is off: got refused")
@@ -46,7 +45,7 @@ func TestRatesOff(t *testing.T) {
 }
 
 func TestRatesGive(t *testing.T) {
-	r := store.NewRates(1000)
+	r := limit.NewRates(1000)
 	r.Give(1, perMinute, minute, 5) // never taken: nothing happens
 	first, _ := r.Take(1, perMinute, 5)
 	r.Take(1, perMinute, 5)
@@ -59,68 +58,9 @@ func TestRatesGive(t *testing.T) {
 	}
 }
 
-// TestRatesBounded is the attacker with a network for every login: the memory stays, and what is forgotten is what
-// would have been free soonest.
-func TestRatesBounded(t *testing.T) {
-	r := store.NewRates(10_000)
-	rng := rand.New(rand.NewPCG(1, 2))
-	const victims = 100
-	now := int64(1)
-	for k := range store.Key(victims) {
-		for range 2 {
-			r.Take(k*0x9e3779b97f4a7c15+1, limit.Rate{Count: 2, Per: time.Hour}, now)
-		}
-	}
-	for range 10 * r.Bound() {
-		now++
-		r.Take(store.Key(rng.Uint64()), perMinute, now)
-	}
-	if got := r.Len(now); got > r.Bound() {
-		t.Errorf("keys: got %d, want at most %d", got, r.Bound())
-	}
-	kept := 0
-	for k := range store.Key(victims) {
-		if _, ok := r.Take(k*0x9e3779b97f4a7c15+1, limit.Rate{Count: 2, Per: time.Hour}, now); !ok {
-			kept++
-		}
-	}
-	if kept != victims {
-		t.Errorf("keys that hold longest: got %d still refused, want all %d", kept, victims)
-	}
-}
-
-// TestRatesMemory holds the promised bytes a key at every size, and that the table grows only with use.
-func TestRatesMemory(t *testing.T) {
-	heap := func() int {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int(m.HeapAlloc)
-	}
-	before := heap()
-	r := store.NewRates(1 << 20)
-	if got := heap() - before; got > 64<<10 {
-		t.Errorf("before any use: got %d bytes, want at most 64 KiB", got)
-	}
-	rng := rand.New(rand.NewPCG(3, 4))
-	for keys := 0; keys < 600_000; {
-		for range 50_000 {
-			r.Take(store.Key(rng.Uint64()), perMinute, 1)
-			keys++
-		}
-		if got := r.Len(1); got != keys {
-			t.Errorf("keys: got %d, want all %d", got, keys)
-		}
-		if got := (heap() - before) / keys; got > 60 {
-			t.Errorf("%d keys: got %d bytes each, want at most 60", keys, got)
-		}
-	}
-	runtime.KeepAlive(r)
-}
-
 // TestRatesReuse: keys whose turns are free again make room, so a table need not grow.
 func TestRatesReuse(t *testing.T) {
-	r := store.NewRates(1 << 20)
+	r := limit.NewRates(1 << 20)
 	rng := rand.New(rand.NewPCG(5, 6))
 	for i := range int64(1000) {
 		r.Take(store.Key(rng.Uint64()), perMinute, 1+i*2*minute)
@@ -135,7 +75,7 @@ func TestRatesReuse(t *testing.T) {
 }
 
 func TestRatesTogether(t *testing.T) {
-	r := store.NewRates(1000)
+	r := limit.NewRates(1000)
 	var wg sync.WaitGroup
 	rate := limit.Rate{Count: 1_000, Per: time.Hour}
 	for range 8 {
@@ -155,7 +95,7 @@ func TestRatesTogether(t *testing.T) {
 }
 
 func BenchmarkRates(b *testing.B) {
-	r := store.NewRates(1 << 20)
+	r := limit.NewRates(1 << 20)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		k, now := store.Key(rand.Uint64()), int64(1)
