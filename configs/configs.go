@@ -2,6 +2,8 @@
 // its line and the key's path. What a section means is decided by the package that declares it.
 package configs
 
+//go:generate go run ./internal/gendoc ..
+
 import (
 	"errors"
 	"fmt"

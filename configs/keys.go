@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // A Key is one key that a configuration may have: a section, a list, or a value.
@@ -13,6 +15,7 @@ type Key struct {
 	Env     string       // the variable that overrides it; empty for sections, lists and what is inside lists
 	Type    reflect.Type // of the value
 	Default any          // what it is when it is not written
+	Needed  bool         // it has to be written, because its default cannot work
 	Struct  reflect.Type // the struct that declares it,
 	Field   string       // and the name of its field there
 }
@@ -28,9 +31,28 @@ func Keys() []Key {
 	return keysOf(reflect.ValueOf(Default()).Elem(), elements())
 }
 
+// Wants says in a user's words what the value looks like, such as "a duration".
+func (k Key) Wants() string {
+	if k.List() && isLeaf(k.Type.Elem()) {
+		return "a list, each entry " + wants(k.Type.Elem())
+	}
+	return wants(k.Type)
+}
+
+// Written returns the default as a file would have it, such as `"1.2"` or `5s`.
+func (k Key) Written() (string, error) {
+	n, err := written(reflect.ValueOf(k.Default))
+	if err != nil {
+		return "", err
+	}
+	b, err := yaml.Marshal(n)
+	return strings.TrimSpace(string(b)), err
+}
+
 // keysOf walks a struct; the entries of its lists begin as defaults says.
 func keysOf(root reflect.Value, defaults map[reflect.Type]reflect.Value) []Key {
 	var keys []Key
+	faulty := impossible(root, defaults)
 	var walk func(v reflect.Value, path string, inList bool)
 	walk = func(v reflect.Value, path string, inList bool) {
 		for _, f := range fields(v.Type()) {
@@ -38,6 +60,8 @@ func keysOf(root reflect.Value, defaults map[reflect.Type]reflect.Value) []Key {
 				Path: join(path, f.name), Type: f.Type, Struct: f.owner, Field: f.Name,
 				Default: v.FieldByIndex(f.Index).Interface(),
 			}
+			// An entry may be faulty as a whole, then it is for want of all that has no default.
+			k.Needed = faulty[k.Path] || faulty[path] && v.FieldByIndex(f.Index).IsZero()
 			if !inList && isLeaf(f.Type) {
 				k.Env = envName(k.Path)
 			}
@@ -56,6 +80,36 @@ func keysOf(root reflect.Value, defaults map[reflect.Type]reflect.Value) []Key {
 	}
 	walk(root, "", false)
 	return keys
+}
+
+// impossible returns the paths at which the validators refuse the defaults, when every list has one entry as it begins.
+func impossible(root reflect.Value, defaults map[reflect.Type]reflect.Value) map[string]bool {
+	filled := reflect.New(root.Type()).Elem()
+	filled.Set(root)
+	var fill func(v reflect.Value)
+	fill = func(v reflect.Value) {
+		for _, f := range fields(v.Type()) {
+			switch field := v.FieldByIndex(f.Index); {
+			case isLeaf(f.Type):
+			case f.Type.Kind() == reflect.Struct:
+				fill(field)
+			case !isLeaf(f.Type.Elem()):
+				field.Set(reflect.MakeSlice(f.Type, 1, 1))
+				if d, ok := defaults[f.Type.Elem()]; ok {
+					field.Index(0).Set(d)
+				}
+				fill(field.Index(0))
+			}
+		}
+	}
+	fill(filled)
+	r := newReport("")
+	validate(filled, "", r)
+	paths := map[string]bool{}
+	for path := range r.broken {
+		paths[strings.ReplaceAll(path, "[0]", "[]")] = true
+	}
+	return paths
 }
 
 // A field is a field of a struct that stands for a key.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -49,7 +50,7 @@ func section(v reflect.Value) (*yaml.Node, error) {
 func written(v reflect.Value) (*yaml.Node, error) {
 	switch x := v.Interface().(type) {
 	case time.Duration:
-		return text(x.String()), nil
+		return text(short(x)), nil
 	case encoding.TextMarshaler:
 		b, err := x.MarshalText()
 		return text(escape(string(b))), err
@@ -80,6 +81,18 @@ func written(v reflect.Value) (*yaml.Node, error) {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tagReal, Value: strconv.FormatFloat(v.Float(), 'g', -1, 64)}, nil
 	}
 	return nil, fmt.Errorf("no file has a %s", v.Type())
+}
+
+// short is what Go writes without the zeros at its end: 10m, not 10m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // text lets yaml choose the quotes: it knows that older readers take yes and no for truth values.

@@ -51,6 +51,14 @@ func TestPrintText(t *testing.T) {
 	if err := mustLoad(t, everything).Print(&b); err != nil {
 		t.Fatal(err)
 	}
+	for d, want := range map[time.Duration]string{
+		0: "0s", time.Second: "1s", 10 * time.Minute: "10m", time.Hour: "1h", 10 * time.Second: "10s",
+		time.Hour + time.Second: "1h0m1s", 90 * time.Minute: "1h30m", 20 * time.Hour: "20h", -time.Minute: "-1m",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("%v: got %s, want %s", d, got, want)
+		}
+	}
 	for _, line := range []string{
 		`node: "yes"`, `state_dir: '/var/$${x}/1.5 # no comment'`, `    proxy_protocol_from: [10.0.0.0/8, '::1/128']`,
 		`  min_version: "1.3"`, `    connect_timeout: 1.5s`, `      - address: 192.0.2.1`, `        weight: 0`, `  logins_per_ip: 60/m`,
