@@ -32,14 +32,14 @@ func examples() []*Event {
 		}),
 	}
 	opened := session
-	opened.Name = SessionOpened
+	opened.Name, opened.TLS = SessionOpened, nil
 	login := session
 	login.Name, login.User, login.Tenant, login.Backend, login.Server, login.Mechanism =
 		LoginAccepted, "anna@example.org", "example", "old", "10.0.0.5:110", auth.User
 	refused := login
 	refused.Name, refused.Reason, refused.Mechanism = LoginRefused, WrongPassword, auth.Plain
 	closed := login
-	closed.Name, closed.Reason = SessionClosed, ClientQuit
+	closed.Name, closed.Reason, closed.Mechanism = SessionClosed, ClientQuit, ""
 	closed.End = &End{Retr: 3, Dele: 3, Quit: true, BytesIn: 98, BytesOut: 48213, DurationMS: 412}
 	return []*Event{
 		&login, &refused, &opened, &closed,

@@ -26,7 +26,7 @@ type Name string
 const (
 	LoginAccepted      Name = "login.accepted"      // A login succeeded; the client hears of it after the record is written.
 	LoginRefused       Name = "login.refused"       // A login did not succeed, for `reason`; the client hears of it after the record is written.
-	SessionOpened      Name = "session.opened"      // A client came in. Written only with `audit.session_opened: true`.
+	SessionOpened      Name = "session.opened"      // A client came in, and TLS is still to come. Written only with `audit.session_opened: true`.
 	SessionClosed      Name = "session.closed"      // A session ended, for `reason`: one record for each, whether anybody logged in or not.
 	ConnectionsRefused Name = "connections.refused" // Connections turned away at the door in the last 10 seconds, summed by `reason` and `network`.
 	ConfigReloaded     Name = "config.reloaded"     // A new configuration is in force.
@@ -79,9 +79,9 @@ type End struct {
 	Dele int64 `json:"dele"`
 	// Whether the client said QUIT. Without it the backend deletes nothing.
 	Quit bool `json:"quit"`
-	// Bytes that came from the client, without what TLS adds.
+	// Bytes carried from the client to the backend, after the login.
 	BytesIn int64 `json:"bytes_in"`
-	// Bytes that went to the client, without what TLS adds.
+	// Bytes carried from the backend to the client, after the login; what TLS adds is not counted.
 	BytesOut int64 `json:"bytes_out"`
 	// How long the session lasted, in milliseconds.
 	DurationMS int64 `json:"duration_ms"`
