@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 //	[!] audit FIELD=PATTERN...  wait for a record like that in audit.jsonl (scripttest_audit_test.go)
 //	waitready HOST:PORT         wait until GET /readyz there says 200
 //	cmpmail [-lf] ACCOUNT DIR   hold the messages in the files below DIR against those made
-//	pop3 NAME dial|tls|send|expect|closed ARG...
+//	crowd HOST:PORT COUNT       open connections that stay and never speak
+//	pop3 NAME dial|tls|send|expect|flood|closed ARG...
 //	                            a client spoken word by word (scripttest_pop3_test.go)
 //
 // and in tls/ a CA (ca.pem) with a certificate for mail.example.org,
@@ -52,6 +53,7 @@ func TestScript(t *testing.T) {
 			"expand":    cmdExpand,
 			"freeport":  cmdFreeport,
 			"mail":      cmdMail,
+			"crowd":     cmdCrowd,
 			"dovecot":   cmdDovecot,
 			"start":     cmdStart,
 			"signal":    cmdSignal,

@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,10 +31,11 @@ type popClient struct {
 //	pop3 NAME tls SERVERNAME          TLS from here on, the server's certificate held against tls/ca.pem
 //	pop3 NAME send LINE...            send these lines in one write
 //	pop3 NAME expect REGEXP...        read as many lines, each must match
+//	pop3 NAME flood OCTETS            send as much without a line end, or as much as the server takes
 //	pop3 NAME closed                  read the end; a byte before it is a fault
 func cmdPOP3(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: pop3 NAME dial|tls|send|expect|closed ARG...")
+		ts.Fatalf("usage: pop3 NAME dial|tls|send|expect|flood|closed ARG...")
 	}
 	s, name, step, args := stageOf(ts), args[0], args[1], args[2:]
 	if step == "dial" {
@@ -52,6 +55,11 @@ func cmdPOP3(ts *testscript.TestScript, neg bool, args []string) {
 	case step == "send":
 		_, err := io.WriteString(c.conn, strings.Join(args, "\r\n")+"\r\n")
 		ts.Check(err)
+	case step == "flood" && len(args) == 1:
+		n, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		_, err = io.CopyN(c.conn, endless{}, int64(n))
+		ts.Logf("[%s] %v", name, err) // the server may well have closed by now
 	case step == "expect":
 		for _, pattern := range args {
 			line, err := c.lines.ReadString('\n')
@@ -69,6 +77,30 @@ func cmdPOP3(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	default:
 		ts.Fatalf("unknown step %q", step)
+	}
+}
+
+// endless is a line that does not end.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'A'
+	}
+	return len(p), nil
+}
+
+// cmdCrowd opens connections that never say a word, and keeps them while the script runs.
+func cmdCrowd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: crowd HOST:PORT COUNT")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for i := range n {
+		c, err := dialPOP3(args[:1])
+		ts.Check(err)
+		stageOf(ts).clients[fmt.Sprintf("crowd %s %d", args[0], i)] = c
 	}
 }
 
