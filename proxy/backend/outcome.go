@@ -114,11 +114,11 @@ func worst(a, b *Error) *Error {
 	if a.Kind == Down && b.Kind != Down {
 		a, b = b, a
 	}
-	last := b
+	last := a
 	for last.also != nil {
 		last = last.also
 	}
-	last.also, a.also = a.also, b
+	last.also = b
 	return a
 }
 

@@ -1,0 +1,157 @@
+package backend
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+func TestRefusedPass(t *testing.T) {
+	tests := []struct {
+		reply string
+		user  string
+		want  Kind
+	}{
+		{"-ERR [AUTH] Authentication failed.", "alice", WrongPassword},
+		{"-ERR [auth] lower case code", "alice", WrongPassword},
+		{"-ERR [IN-USE] Do you have another POP session running?", "alice", InUse},
+		{"-ERR [LOGIN-DELAY] wait", "alice", LoginDelay},
+		{"-ERR [SYS/PERM] account disabled", "alice", Permanent},
+		{"-ERR [SYS/TEMP] Temporary authentication failure.", "alice", Temporary},
+		{"-ERR [REFERRAL/alice@10.0.0.6:110] moved", "alice", Temporary},
+		{"-ERR [REFERRAL] moved", "alice", Temporary},
+		{"-ERR [UTF8] what", "alice", WrongPassword},
+
+		{"-ERR", "alice", WrongPassword},
+		{"-ERR Login failed.", "alice", WrongPassword},
+		{"-ERR authorization failed", "alice", WrongPassword},
+		{"-ERR Passwort falsch", "alice", WrongPassword},
+		{"-ERR Invalid password, please try again", "alice", WrongPassword},
+		{"-ERR incorrect password; your mailbox will be locked", "alice", WrongPassword},
+		{"-ERR account is locked", "alice", WrongPassword},
+		{"-ERR you are locked out", "alice", WrongPassword},
+		{"-ERR please try again", "alice", Temporary},
+		{"-ERR Temporary failure, invalid state of the database", "alice", Temporary},
+		{"-ERR Service unavailable", "alice", Temporary},
+		{"-ERR maildrop already locked", "alice", InUse},
+		{"-ERR unable to lock mailbox", "alice", InUse},
+		{"-ERR mailbox in use", "alice", InUse},
+		{"-ERR Mailbox busy.", "alice", InUse},
+		{"-ERR that keeps us busybodies away", "alice", WrongPassword},
+
+		// What the client chose to be called must not decide.
+		{"-ERR no password of sherlock@example.org", "sherlock@example.org", WrongPassword},
+		{"-ERR login failed for LOCK@example.org", "lock@example.org", WrongPassword},
+		{"-ERR login failed for lock", "lock@example.org", WrongPassword},
+		{"-ERR login failed for starttls@ssl", "starttls@ssl", WrongPassword},
+		{"-ERR bad luck, temporary@example.org", "temporary@example.org", WrongPassword},
+		{"-ERR mailbox in use", "i", InUse},
+		{"-ERR @ mailbox in use", "@", InUse},
+
+		{"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.", "alice", RefusesPlaintext},
+		{"-ERR [AUTH] Cleartext authentication disallowed on non-secure connections.", "alice", RefusesPlaintext},
+		{"-ERR TLS required to log in.", "alice", RefusesPlaintext},
+		{"-ERR Must issue a STLS command first", "alice", RefusesPlaintext},
+		{"-ERR only valid after entering TLS mode", "alice", RefusesPlaintext},
+		{"-ERR [AUTH] You must use stronger authentication such as AUTH or APOP", "alice", RefusesPlaintext},
+		{"-ERR USER command only available under a layer", "alice", RefusesPlaintext},
+		{"-ERR Encryption required", "alice", RefusesPlaintext},
+		{"-ERR plain text passwords are forbidden", "alice", RefusesPlaintext},
+		{"-ERR cleartext password mismatch", "alice", WrongPassword},
+		{"-ERR hasslers are not welcome", "alice", WrongPassword},
+	}
+	for _, tt := range tests {
+		r, err := pop3.ParseReply([]byte(tt.reply))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := refusedPass(r, tt.user); got != tt.want {
+			t.Errorf("%q to %s: got %q, want %q", tt.reply, tt.user, got, tt.want)
+		}
+	}
+}
+
+func TestRefusedUser(t *testing.T) {
+	tests := []struct {
+		reply string
+		want  Kind
+	}{
+		{"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.", RefusesPlaintext},
+		{"-ERR [AUTH] Klartext verboten", RefusesPlaintext},
+		{"-ERR Command is not valid in this state.", RefusesPlaintext}, // Exchange
+		{"-ERR Unknown AUTHORIZATION state command", RefusesPlaintext}, // UW
+		{"-ERR", RefusesPlaintext},
+		{"-ERR no such user", WrongPassword},
+		{"-ERR [AUTH] unknown user alice", WrongPassword},
+		{"-ERR alice not known here", WrongPassword},
+		{"-ERR invalid user name", WrongPassword},
+		{"-ERR User unknown", WrongPassword},
+		{"-ERR sorry, no mailbox for alice here", WrongPassword}, // RFC 1939's own example
+		{"-ERR unknown user; use SSL", RefusesPlaintext},
+		{"-ERR [IN-USE] busy", InUse},
+		{"-ERR mailbox busy", InUse},
+		{"-ERR [SYS/TEMP] no such user right now", Temporary},
+		{"-ERR temporarily out of order", Temporary},
+		{"-ERR [SYS/PERM] gone", Permanent},
+		{"-ERR [LOGIN-DELAY] wait", LoginDelay},
+		{"-ERR [REFERRAL/alice@10.0.0.6] moved", Temporary},
+	}
+	for _, tt := range tests {
+		r, err := pop3.ParseReply([]byte(tt.reply))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := refusedUser(r, "alice"); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.reply, got, tt.want)
+		}
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	cause := errors.New("connection refused")
+	a := &Error{Kind: Down, Server: "10.0.0.5:110", Step: "connect", Err: cause}
+	b := &Error{
+		Kind: Temporary, Server: "10.0.0.6:110", Step: "USER",
+		Reply: pop3.Reply{Code: pop3.CodeSysTemp, Text: "later"},
+	}
+	c := &Error{Kind: Down, Server: "10.0.0.7:110", Step: "connect", Err: cause}
+	e := worst(worst(worst(nil, a), b), c)
+	const want = "10.0.0.6:110: USER: -ERR [SYS/TEMP] later; 10.0.0.5:110: connect: connection refused; " +
+		"10.0.0.7:110: connect: connection refused"
+	if e.Error() != want || e.Kind != Temporary {
+		t.Errorf("got %q: %q, want %q", e.Kind, e, want)
+	}
+	if !errors.Is(a, cause) {
+		t.Error("the cause cannot be told")
+	}
+	if got := (Kind(99)).String() + Local.String(); got != "unknownlocal" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// FuzzRefused holds that no words of a server, and no name of a client, bring about a kind that says something about
+// popgate or the network.
+func FuzzRefused(f *testing.F) {
+	f.Add("-ERR [AUTH] Plaintext authentication disallowed", "alice@example.org")
+	f.Add("-ERR mailbox of lock@x in use", "lock@x")
+	f.Add("-ERR \xff\x00[REFERRAL/", "@")
+	f.Add("-ERR ıİ lock", "İ")
+	f.Fuzz(func(t *testing.T, line, user string) {
+		r, err := pop3.ParseReply([]byte(line))
+		if err != nil {
+			return
+		}
+		for _, kind := range []Kind{refusedPass(r, user), refusedUser(r, user)} {
+			switch kind {
+			case WrongPassword, InUse, Temporary, Permanent, LoginDelay, RefusesPlaintext:
+			default:
+				t.Errorf("%q gives %q", line, kind)
+			}
+		}
+		if user != "" && len(bare(r.Text, user)) > len(strings.ToLower(r.Text)) {
+			t.Errorf("%q without %q has grown", r.Text, user)
+		}
+	})
+}
