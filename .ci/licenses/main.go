@@ -18,9 +18,7 @@ import (
 // accepted names modules whose licence is not on the general list, each with
 // the reason why popgate may build them in.
 var accepted = map[string]string{
-	"github.com/go-sql-driver/mysql":                "MPL-2.0: used unmodified, file-level copyleft",
-	"kernel.org/pub/linux/libs/security/libcap/psx": "BSD-3-Clause or GPL-2.0: taken as BSD",
-	"kernel.org/pub/linux/libs/security/libcap/cap": "BSD-3-Clause or GPL-2.0: taken as BSD",
+	"github.com/go-sql-driver/mysql": "MPL-2.0: used unmodified, file-level copyleft",
 }
 
 // licences are known by sentences that only they hold.
