@@ -145,6 +145,7 @@ func assemble(tree map[string]any, vars map[string]string, r *report) (*Config, 
 	c := Default()
 	values, warnings := overrides(Keys(), vars, r)
 	c.Warnings = warnings
+	// Go on whatever was found: all faults are wanted at once.
 	if err := decode(c, tree, values, elements(), r); err != nil {
 		return nil, err
 	}
@@ -222,6 +223,7 @@ func (c *Config) check(r *report) {
 			listeners.refer(fmt.Sprintf("routes[%d].listeners[%d]", i, j), name, r)
 		}
 	}
+	// Only now: to have a name twice is no reason to keep quiet about references.
 	listeners.unique(r)
 	backends.unique(r)
 	apart(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}), r)

@@ -3,6 +3,7 @@ package configs
 import (
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -118,4 +119,18 @@ listeners: [{name: a, address: "127.0.0.1:${PORT}", default_domain: "", forbidde
 	if _, err := loadString("node: a\n${NODE}: b\n"+plain, "NODE=state_dir"); err == nil {
 		t.Error("a key was expanded")
 	}
+}
+
+// TestLoadAtOnce: reloads may overlap with a check; viper must not be shared between them.
+func TestLoadAtOnce(t *testing.T) {
+	want := mustLoad(t, everything)
+	var loads sync.WaitGroup
+	for range 8 {
+		loads.Go(func() {
+			if got, err := loadString(everything); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+	loads.Wait()
 }

@@ -1,6 +1,9 @@
 package configs
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -157,6 +160,36 @@ func TestLoadFile(t *testing.T) {
 		if f.File != e.path || f.Line != 0 || !strings.Contains(f.Problem, e.problem) || !strings.Contains(f.Hint, e.hint) {
 			t.Errorf("%s: got %q, want %q and %q", e.path, f, e.problem, e.hint)
 		}
+	}
+}
+
+// TestUnreadable: root may read anything, so the cause is given.
+func TestUnreadable(t *testing.T) {
+	err := &fs.PathError{Op: "open", Path: "/etc/popgate.yaml", Err: fs.ErrPermission}
+	if got := unopened(err); got != "cannot be read: permission denied" {
+		t.Errorf("got %q, want the cause without the path", got)
+	}
+	if got := hintFor(err); !strings.Contains(got, "the user that popgate runs as") {
+		t.Errorf("got the hint %q", got)
+	}
+	if got := hintFor(errors.New("disk on fire")); got != "" {
+		t.Errorf("got the hint %q for what nobody foresaw", got)
+	}
+}
+
+// TestLoadPipe: a file need not be on a disk.
+func TestLoadPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString(plain); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if _, err := Load(fmt.Sprintf("/dev/fd/%d", r.Fd()), home); err != nil {
+		t.Errorf("got %v, want no fault", err)
 	}
 }
 

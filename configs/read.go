@@ -23,6 +23,7 @@ const least = `backends: [{name: old, servers: [{address: "HOST:110"}]}]`
 
 // read returns the text of a file. On false it has reported why not.
 func read(path string, r *report) ([]byte, bool) {
+	// Whatever can be read will do, a pipe too: serve -c <(make-config).
 	f, err := os.Open(path)
 	if err != nil {
 		r.add("", unopened(err), hintFor(err))
@@ -121,7 +122,7 @@ func syntaxFault(err error, text []byte, r *report) {
 	if m == nil {
 		m = []string{"", "", err.Error()}
 	}
-	line, _ := strconv.Atoi(m[1]) // none is the first
+	line, _ := strconv.Atoi(m[1]) // yaml leaves out the number of its first line
 	problem, hint := m[2], ""
 	if fromParser.MatchString(problem) || line == 0 {
 		line++
@@ -129,18 +130,21 @@ func syntaxFault(err error, text []byte, r *report) {
 	lines := strings.Split(string(text), "\n")
 	line = min(line, len(lines))
 	written := lines[line-1]
-	if tab := leadingTab.FindIndex(text); tab != nil {
+	tab, name := leadingTab.FindIndex(text), alias.FindStringSubmatch(problem)
+	switch {
+	case tab != nil:
+		// yaml names the line where it lost its way, which may be far below.
 		line = 1 + bytes.Count(text[:tab[0]], []byte("\n"))
 		problem, hint = "a tab indents this line", "use spaces"
-	} else if name := alias.FindStringSubmatch(problem); name != nil {
-		problem = fmt.Sprintf("there is no anchor &%s for *%s", name[1], name[1])
-		line = 1 + strings.Count(string(text[:max(strings.Index(string(text), "*"+name[1]), 0)]), "\n")
+	case name != nil:
+		// For this one yaml names no line at all.
+		line = 1 + bytes.Count(text[:max(bytes.Index(text, []byte("*"+name[1])), 0)], []byte("\n"))
+		problem, hint = fmt.Sprintf("there is no anchor &%s for *%s", name[1], name[1]), quoteStar
+	case strings.Contains(problem, "alphabetic or numeric"):
 		hint = quoteStar
-	} else if strings.Contains(problem, "alphabetic or numeric") {
-		hint = quoteStar
-	} else if strings.Contains(written, "${") {
+	case strings.Contains(written, "${"):
 		hint = `within { } and [ ] write "${NAME}" in quotes`
-	} else if strings.Contains(problem, "mapping values are not allowed") {
+	case strings.Contains(problem, "mapping values are not allowed"):
 		hint = "a value with a colon and a space must be in quotes, and keys of one section begin in one column"
 	}
 	r.addAt(origin{line: line, column: 1}, "", "this is not YAML: "+problem, hint)

@@ -84,6 +84,7 @@ func (b *builder) pairs(n *yaml.Node, path string, depth int) []pair {
 	var own, merged []pair
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
+		// What a mapping says itself goes before what it merges, wherever the << stands.
 		if key.ShortTag() == "!!merge" {
 			merged = append(merged, b.merge(value, path, depth+1)...)
 		} else {
@@ -142,6 +143,7 @@ func (b *builder) mapping(n *yaml.Node, t reflect.Type, path string) any {
 			b.unknown(place, path, name, missing(known, pairs))
 			continue
 		}
+		// A value is found by itself; a section or list by its key, as it may begin lines below.
 		if isLeaf(known[i].Type) {
 			place = origin{line: p.value.Line, column: p.value.Column}
 		}
@@ -186,6 +188,7 @@ func (b *builder) sequence(n *yaml.Node, t reflect.Type, path string) any {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		b.at[at] = origin{line: c.Line, column: c.Column}
 		values[i] = b.value(c, t, at)
+		// The place of what does not fit stays, empty, so that the entries behind it keep their numbers.
 		if values[i] == nil && !b.broken[at] {
 			b.add(at, "is an empty entry", "write something behind the - or remove it")
 		}
@@ -214,6 +217,7 @@ func (b *builder) scalar(n *yaml.Node, t reflect.Type, path string) any {
 			return nil
 		}
 		const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+		// Quotes say that text is meant: "${N}" stays one, ${N} may be a number.
 		s.text, s.loose = text, expanded && n.Style&quoted == 0
 	}
 	return s

@@ -56,6 +56,7 @@ func (g register) refer(path, name string, r *report) {
 	if name == "" || slices.Contains(g.names, name) || r.broken[g.list] {
 		return
 	}
+	// The entry that is meant may be there, with its name misspelt or of the wrong type.
 	for i, n := range g.names {
 		if n == "" || r.broken[fmt.Sprintf("%s[%d].name", g.list, i)] {
 			return
