@@ -135,7 +135,14 @@ func (s *scripted) seen() int {
 	return s.conns
 }
 
-// login is a script of a login that succeeds.
+// remainder is what clients said behind the script, once they are gone.
+func (s *scripted) remainder() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.rest)
+}
+
+// loginScript is a script of a login that succeeds.
 const loginScript = `
 	S: +OK ready
 	C: USER alice@example.org
