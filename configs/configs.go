@@ -2,7 +2,7 @@
 // its line and the key's path. What a section means is decided by the package that declares it.
 package configs
 
-//go:generate go run ./internal/gendoc ..
+//go:generate go test -run TestPage -update .
 
 import (
 	"errors"
@@ -132,7 +132,8 @@ func loadText(text []byte, env []string, r *report) (*Config, error) {
 		return nil, r.err()
 	}
 	vars := variables(env)
-	b := &builder{report: r, vars: vars, keys: Keys()}
+	b := &builder{report: r, vars: vars, keys: allKeys()}
+	// Only what is no mapping gives no tree, and that has been reported.
 	tree, _ := b.value(root, reflect.TypeFor[Config](), "").(map[string]any)
 	if tree == nil {
 		return nil, r.err()
@@ -143,7 +144,8 @@ func loadText(text []byte, env []string, r *report) (*Config, error) {
 // assemble makes a Config of the written keys and the environment, and checks it.
 func assemble(tree map[string]any, vars map[string]string, r *report) (*Config, error) {
 	c := Default()
-	values, warnings := overrides(Keys(), vars, r)
+	// After the file's tree: for a key that both write, faults then name the variable, whose value it is.
+	values, warnings := overrides(allKeys(), vars, r)
 	c.Warnings = warnings
 	// Go on whatever was found: all faults are wanted at once.
 	if err := decode(c, tree, values, elements(), r); err != nil {
@@ -163,6 +165,7 @@ func assemble(tree map[string]any, vars map[string]string, r *report) (*Config, 
 // complete fills in what depends on the machine.
 func (c *Config) complete(vars map[string]string, r *report) {
 	if c.Node == "" {
+		// Asked here and not where it is used, so that the print shows what the audit will say.
 		name, err := os.Hostname()
 		if err != nil {
 			r.follow("node", "is not written, and the host's name is not known: "+err.Error(), "write a name")
@@ -235,6 +238,7 @@ func (c *Config) check(r *report) {
 		{"backends", "write at least: " + least, len(c.Backends)},
 		{"routes", "say which backend users go to, such as: routes: [{backend: NAME}]", len(c.Routes)},
 	} {
+		// Without any backend, to ask for routes too would be noise.
 		if list.length == 0 && (list.key != "routes" || len(c.Backends) > 0) {
 			r.follow(list.key, "needs at least one entry", list.hint)
 		}

@@ -20,12 +20,14 @@ func decode(target any, tree map[string]any, overrides map[string]scalar, defaul
 	if err := v.MergeConfigMap(tree); err != nil {
 		return fmt.Errorf("take over the keys of the file: %w", err)
 	}
+	// Viper could read the variables itself, but only from the process's own environment, and without telling which are wrong.
 	for path, s := range overrides {
 		v.Set(strings.ReplaceAll(path, ".", delimiter), s)
 	}
 	err := v.Unmarshal(target, func(c *mapstructure.DecoderConfig) {
 		c.TagName = tagName
 		c.SquashTagOption = tagInline
+		// Viper's own settings take "5" for a number and 10 for ten nanoseconds.
 		c.WeaklyTypedInput = false
 		c.ErrorUnused = true
 		c.MatchName = func(key, field string) bool { return key == field }

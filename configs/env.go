@@ -21,25 +21,26 @@ func variables(env []string) map[string]string {
 }
 
 // overrides finds the variables that stand for keys, and warns of those that look as if they should.
-func overrides(keys []Key, vars map[string]string, r *report) (values map[string]scalar, warnings []string) {
+func overrides(keys []key, vars map[string]string, r *report) (values map[string]scalar, warnings []string) {
 	values = map[string]scalar{}
 	paths := map[string]string{}
 	for _, k := range keys {
-		if k.Env != "" {
-			paths[k.Env] = k.Path
+		if k.env != "" {
+			paths[k.env] = k.path
 		}
 	}
 	for name, value := range vars {
 		if !strings.HasPrefix(name, envPrefix) {
 			continue
 		}
-		key, known := paths[name]
+		path, known := paths[name]
 		switch {
 		case known && !utf8.ValidString(value):
-			r.addAt(origin{name: name}, key, "is not UTF-8 text", "")
+			r.addAt(origin{name: name}, path, "is not UTF-8 text", "")
 		case known:
-			values[key] = scalar{text: value, path: key, loose: true}
-			r.at[key] = origin{name: name}
+			// An empty one counts: it turns off what "" turns off, and is a fault where that says nothing.
+			values[path] = scalar{text: value, path: path, loose: true}
+			r.at[path] = origin{name: name}
 		case !madeByKubernetes(name):
 			warnings = append(warnings, unknownVariable(name, keys))
 		}
@@ -48,15 +49,16 @@ func overrides(keys []Key, vars map[string]string, r *report) (values map[string
 	return values, warnings
 }
 
-func unknownVariable(name string, keys []Key) string {
+func unknownVariable(name string, keys []key) string {
 	w := name + " stands for no key and is ignored"
 	var known []string
 	for _, k := range keys {
-		if k.Env == "" && envName(k.Path) == name {
+		if k.env == "" && envName(k.path) == name {
 			return "environment: " + w + "; lists and sections are written in the file"
 		}
-		known = append(known, k.Env)
+		known = append(known, k.env)
 	}
+	// All names begin alike, so a name that is altogether different can still be near.
 	if n := nearest(name, known); n != "" {
 		w += "; did you mean " + n + "?"
 	}

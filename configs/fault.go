@@ -92,6 +92,7 @@ func (r *report) addAt(o origin, path, problem, hint string) {
 		return
 	}
 	f := Fault{File: r.file, Line: o.line, Column: o.column, Key: path, Problem: problem, Hint: hint}
+	// The file has nothing to do with what a variable or a flag says.
 	if o.name != "" {
 		f.File, f.Key = "", o.name
 	}
@@ -114,6 +115,7 @@ func (r *report) err() error {
 	slices.SortStableFunc(r.faults, func(a, b Fault) int {
 		return cmp.Or(a.Line-b.Line, a.Column-b.Column, strings.Compare(a.Key, b.Key))
 	})
+	// An alias can lead to one place many times.
 	r.faults = slices.Compact(r.faults)
 	if r.more > 0 {
 		return append(r.faults, Fault{File: r.file, Problem: fmt.Sprintf("%d more faults", r.more), Hint: "mend these first"})

@@ -17,6 +17,7 @@ func FromFlags(f Flags, env []string) (*Config, error) {
 		r.at[path] = origin{name: flag}
 		return scalar{text: text, tag: tagText, path: path}
 	}
+	// tagText, and not loose: a flag's value is text as it stands, without ${NAME}, which the shell has expanded already.
 	listener := map[string]any{
 		"name":    from("--listen", "listeners[0].name", "pop3s"),
 		"address": from("--listen", "listeners[0].address", ":995"),
@@ -31,6 +32,7 @@ func FromFlags(f Flags, env []string) (*Config, error) {
 	for i, address := range f.To {
 		servers[i] = map[string]any{"address": from("--to", fmt.Sprintf("backends[0].servers[%d].address", i), address)}
 	}
+	// Where no server is named, the flag is what is missing.
 	r.at["backends[0].servers"] = origin{name: "--to"}
 	tree := map[string]any{
 		"listeners": []any{listener},

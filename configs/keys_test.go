@@ -10,31 +10,31 @@ import (
 func TestKeys(t *testing.T) {
 	paths, variables := map[string]bool{}, map[string]bool{}
 	entries := elements()
-	for _, k := range Keys() {
-		if paths[k.Path] || k.Env != "" && variables[k.Env] {
-			t.Errorf("%s, %s: there are two", k.Path, k.Env)
+	for _, k := range allKeys() {
+		if paths[k.path] || k.env != "" && variables[k.env] {
+			t.Errorf("%s, %s: there are two", k.path, k.env)
 		}
-		paths[k.Path], variables[k.Env] = true, true
-		if k.Path != strings.ToLower(k.Path) || strings.Contains(k.Path, delimiter) {
-			t.Errorf("%s: viper would lose the key", k.Path)
+		paths[k.path], variables[k.env] = true, true
+		if k.path != strings.ToLower(k.path) || strings.Contains(k.path, delimiter) {
+			t.Errorf("%s: viper would lose the key", k.path)
 		}
-		if k.List() && !isLeaf(k.Type.Elem()) {
-			if _, ok := entries[k.Type.Elem()]; !ok {
-				t.Errorf("%s: elements has no %s", k.Path, k.Type.Elem())
+		if k.entries() {
+			if _, ok := entries[k.field.Type.Elem()]; !ok {
+				t.Errorf("%s: elements has no %s", k.path, k.field.Type.Elem())
 			}
 		}
-		if k.Section() || k.List() {
+		if k.section() || list(k) {
 			continue
 		}
-		to := reflect.New(k.Type).Elem()
+		to := reflect.New(k.field.Type).Elem()
 		scalar{text: "x", tag: tagText}.set(to) // panics for a type that no key can have
-		n, err := written(reflect.ValueOf(k.Default))
+		n, err := written(k.initial)
 		if err != nil {
-			t.Errorf("%s: %v", k.Path, err)
+			t.Errorf("%s: %v", k.path, err)
 			continue
 		}
-		if problem, _ := (scalar{text: n.Value, tag: n.Tag}).set(to); problem != "" || !reflect.DeepEqual(to.Interface(), k.Default) {
-			t.Errorf("%s: the default %v is written %q, which loads as %v %s", k.Path, k.Default, n.Value, to, problem)
+		if problem, _ := (scalar{text: n.Value, tag: n.Tag}).set(to); problem != "" || !reflect.DeepEqual(to.Interface(), k.initial.Interface()) {
+			t.Errorf("%s: the default %v is written %q, which loads as %v %s", k.path, k.initial.Interface(), n.Value, to, problem)
 		}
 	}
 	for path, env := range map[string]string{
@@ -59,11 +59,14 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+// list tells whether the key holds a list, of whatever.
+func list(k key) bool { return wants(k.field.Type) == "a list" }
+
 // nest writes value where the key is, with the least around it, and returns the text and the path that faults name.
-func nest(k Key, value string) (text, path string) {
+func nest(k key, value string) (text, path string) {
 	// Below an entry's key there may be more, so flow style all the way.
 	var b strings.Builder
-	steps := strings.Split(k.Path, ".")
+	steps := strings.Split(k.path, ".")
 	for i, step := range steps {
 		name, inList := strings.CutSuffix(step, "[]")
 		b.WriteString("{" + name + ": ")
@@ -80,7 +83,7 @@ func nest(k Key, value string) (text, path string) {
 		}
 		b.WriteByte('}')
 	}
-	return b.String(), strings.ReplaceAll(k.Path, "[]", "[0]")
+	return b.String(), strings.ReplaceAll(k.path, "[]", "[0]")
 }
 
 func faultAt(err error, path string) *Fault {
@@ -95,16 +98,16 @@ func faultAt(err error, path string) *Fault {
 
 // TestEveryKeyRefusesOtherShapes writes a section, a list, a text and nothing for each key there is, where something else is wanted.
 func TestEveryKeyRefusesOtherShapes(t *testing.T) {
-	for _, k := range Keys() {
+	for _, k := range allKeys() {
 		for shape, value := range map[string]string{"section": "{a: b}", "list": "[[a]]", "text": "some text", "nothing": ""} {
 			text, path := nest(k, value)
-			plainText := !k.Section() && !k.List() && k.Type.Kind() == reflect.String
+			plainText := !k.section() && !list(k) && k.field.Type.Kind() == reflect.String
 			switch {
-			case shape == "text" && plainText, shape == "nothing" && (k.Section() || k.List()):
+			case shape == "text" && plainText, shape == "nothing" && (k.section() || list(k)):
 				continue
-			case shape == "section" && k.Section():
+			case shape == "section" && k.section():
 				path += ".a"
-			case shape == "list" && k.List():
+			case shape == "list" && list(k):
 				path += "[0]"
 			}
 			_, err := loadString(text)
@@ -122,9 +125,9 @@ func TestEveryKeyRefusesOtherShapes(t *testing.T) {
 
 // TestEveryKeyMisspelt swaps two letters of each key there is.
 func TestEveryKeyMisspelt(t *testing.T) {
-	for _, k := range Keys() {
-		at := strings.LastIndexByte(k.Path, '.') + 1
-		name := k.Path[at:]
+	for _, k := range allKeys() {
+		at := strings.LastIndexByte(k.path, '.') + 1
+		name := k.path[at:]
 		if len(name) < 4 {
 			continue // another key may be as near
 		}
@@ -133,7 +136,7 @@ func TestEveryKeyMisspelt(t *testing.T) {
 			continue
 		}
 		wrong := k
-		wrong.Path = k.Path[:at] + slip
+		wrong.path = k.path[:at] + slip
 		text, path := nest(wrong, "{}")
 		_, err := loadString(text)
 		if f := faultAt(err, path); f == nil || f.Hint != "did you mean "+name+"?" {
@@ -145,55 +148,17 @@ func TestEveryKeyMisspelt(t *testing.T) {
 // TestEveryKeyFromEnvironment sets each variable there is to the default, which changes nothing, and to what nothing can be.
 func TestEveryKeyFromEnvironment(t *testing.T) {
 	want := mustLoad(t, plain)
-	for _, k := range Keys() {
-		if k.Env == "" {
+	for _, k := range allKeys() {
+		if k.env == "" {
 			continue
 		}
-		text, err := k.Written()
-		if err != nil {
-			t.Errorf("%s: %v", k.Path, err)
-		}
-		got, err := loadString(plain, k.Env+"="+strings.Trim(text, `'"`))
+		text := writtenDefault(t, k)
+		got, err := loadString(plain, k.env+"="+strings.Trim(text, `'"`))
 		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s=%s: got %+v, %v\nwant %+v", k.Env, text, got, err, want)
+			t.Errorf("%s=%s: got %+v, %v\nwant %+v", k.env, text, got, err, want)
 		}
-		if _, err := loadString(plain, k.Env+"=a\nb"); faultAt(err, k.Env) == nil {
-			t.Errorf("%s: two lines are taken: %v", k.Env, err)
+		if _, err := loadString(plain, k.env+"=a\nb"); faultAt(err, k.env) == nil {
+			t.Errorf("%s: two lines are taken: %v", k.env, err)
 		}
-	}
-}
-
-func TestKeyWords(t *testing.T) {
-	want := map[string][2]string{
-		"node":                      {"text", `""`},
-		"tls.min_version":           {"text", `"1.2"`},
-		"listeners":                 {"a list", ""},
-		"limits":                    {"a section with keys of its own", ""},
-		"limits.sessions":           {"a whole number", "0"},
-		"limits.logins_per_ip":      {"a rate", `"0"`},
-		"limits.exempt":             {"a list, each entry a network", "[]"},
-		"routes[].domains":          {"a list, each entry text", "[]"},
-		"bounds.auth_line":          {"a size", "16KiB"},
-		"timeouts.idle":             {"a duration", "10m"},
-		"listeners[].allow_authzid": {"true or false", "false"},
-	}
-	needed := map[string]bool{
-		"listeners[].name": true, "listeners[].address": true, "tls.certificates[].cert": true, "tls.certificates[].key": true,
-		"backends[].name": true, "backends[].servers[].address": true, "routes[].backend": true,
-	}
-	for _, k := range Keys() {
-		if w, ok := want[k.Path]; ok {
-			text, err := k.Written()
-			if got := k.Wants(); got != w[0] || w[1] != "" && text != w[1] || err != nil {
-				t.Errorf("%s: got %s, %s, %v, want %v", k.Path, got, text, err, w)
-			}
-			delete(want, k.Path)
-		}
-		if k.Needed != needed[k.Path] {
-			t.Errorf("%s: needed is %v", k.Path, k.Needed)
-		}
-	}
-	if len(want) > 0 {
-		t.Errorf("there are no keys %v", want)
 	}
 }

@@ -51,7 +51,7 @@ func written(v reflect.Value) (*yaml.Node, error) {
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return text(short(x)), nil
-	case encoding.TextMarshaler:
+	case encoding.TextMarshaler: // before the kinds: a rate is a struct, a size a number
 		b, err := x.MarshalText()
 		return text(escape(string(b))), err
 	}
@@ -60,6 +60,7 @@ func written(v reflect.Value) (*yaml.Node, error) {
 		return section(v)
 	case reflect.Slice:
 		n := &yaml.Node{Kind: yaml.SequenceNode}
+		// Words fit on one line, entries with keys do not.
 		if v.Len() == 0 || isLeaf(v.Type().Elem()) {
 			n.Style = yaml.FlowStyle
 		}

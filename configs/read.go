@@ -39,6 +39,7 @@ func read(path string, r *report) ([]byte, bool) {
 		r.add("", unopened(err), "")
 		return nil, false
 	}
+	// One octet more than allowed was asked for, to tell a file that just fits from one that does not.
 	if len(text) > maxFile {
 		r.add("", "is longer than 10 MiB", "a configuration is shorter; is this the right file?")
 		return nil, false
@@ -83,6 +84,7 @@ func parse(text []byte, r *report) (*yaml.Node, bool) {
 		syntaxFault(err, text, r)
 		return nil, false
 	}
+	// A broken second document is no better than a whole one.
 	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
 		r.addAt(origin{line: max(next.Line, 1), column: 1}, "", "a second document begins here",
 			"one file holds one configuration: remove the line --- or what follows it")

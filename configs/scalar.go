@@ -62,7 +62,7 @@ func (s scalar) duration(to *time.Duration) (problem, hint string) {
 	case s.text == "":
 		*to = 0
 		return "", ""
-	case number && s.text != "0":
+	case number && s.text != "0": // ten of what? 0 is the same in all units
 		return fmt.Sprintf("is %s without a unit", show(s.text)), fmt.Sprintf("write %ss for seconds, %sm for minutes", s.text, s.text)
 	}
 	d, err := time.ParseDuration(s.text)
@@ -114,6 +114,7 @@ func (s scalar) string(to reflect.Value) (problem, hint string) {
 		to.SetString(s.text)
 		return "", ""
 	case s.tag == tagBool:
+		// What YAML reads as a date is text to everybody else; true and 1.2 may not be what was meant.
 		return fmt.Sprintf("is the truth value %s, and text is wanted", show(s.text)), fmt.Sprintf("if it is meant as text, write %q", s.text)
 	}
 	return fmt.Sprintf("is the number %s, and text is wanted", show(s.text)), fmt.Sprintf("put it in quotes: %q", s.text)
@@ -129,6 +130,7 @@ func (s scalar) bool(to reflect.Value) (problem, hint string) {
 }
 
 func (s scalar) int(to reflect.Value) (problem, hint string) {
+	// A shell's user who writes 010 means ten; YAML has it be eight.
 	base := 0 // as YAML reads it: 0x1f, 1_000
 	if s.loose {
 		base = 10

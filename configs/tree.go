@@ -16,7 +16,7 @@ const maxAliased = 100_000
 type builder struct {
 	*report
 	vars    map[string]string // for ${NAME}
-	keys    []Key             // to say where a key belongs that was written elsewhere
+	keys    []key             // to say where a key belongs that was written elsewhere
 	aliased int               // values that aliases repeated so far
 }
 
@@ -47,6 +47,7 @@ func (b *builder) value(n *yaml.Node, t reflect.Type, path string) any {
 
 // repeat counts what an alias stands for. It is false, and reported once, when that has become too much.
 func (b *builder) repeat(n *yaml.Node, path string) bool {
+	// Counted before it is followed: the count is what keeps following it affordable.
 	if b.aliased <= maxAliased {
 		b.aliased += size(n.Alias, maxAliased)
 		if b.aliased <= maxAliased {
@@ -132,6 +133,7 @@ func (b *builder) mapping(n *yaml.Node, t reflect.Type, path string) any {
 		name, at := p.key.Value, join(path, p.key.Value)
 		place := origin{line: p.key.Line, column: p.key.Column}
 		if line, twice := seen[name]; twice {
+			// To be written here and merged from there is what merging is for.
 			if !p.merged {
 				b.addAt(place, join(path, clip(name)), fmt.Sprintf("is written twice, first in line %d", line), "remove one of them")
 			}
@@ -171,9 +173,10 @@ func (b *builder) unknown(place origin, path, name string, unwritten []string) {
 	hint := ""
 	if n := nearest(name, unwritten); n != "" {
 		hint = fmt.Sprintf("did you mean %s?", n)
+		// Its absence is explained; "is missing" would only repeat it.
 		b.broken[join(path, n)] = true
-	} else if i := slices.IndexFunc(b.keys, func(k Key) bool { return endsIn(k.Path, name) }); i >= 0 {
-		hint = fmt.Sprintf("did you mean %s?", b.keys[i].Path)
+	} else if i := slices.IndexFunc(b.keys, func(k key) bool { return endsIn(k.path, name) }); i >= 0 {
+		hint = fmt.Sprintf("did you mean %s?", b.keys[i].path)
 	}
 	b.addAt(place, join(path, clip(name)), "there is no such key", hint)
 }

@@ -16,6 +16,7 @@ type validator interface {
 
 // validate asks every validator in a struct. What one holds, it checks by itself.
 func validate(v reflect.Value, path string, r *report) {
+	// What follows from a fault that the file's shape has already is not said again.
 	if c, ok := v.Interface().(validator); ok {
 		c.Validate(func(key, problem string) { r.follow(join(path, key), problem, "") })
 		return
@@ -102,6 +103,7 @@ func apart(all []endpoint, r *report) {
 func overlap(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
+	// What is no address is for its own package to report.
 	if errA != nil || errB != nil || portA != portB || portA == "0" {
 		return false
 	}
