@@ -40,9 +40,8 @@ var arrows = map[string][]string{
 	"proxy/certs":   {"auth/...", "policy/..."},
 	"proxy/admin":   {"auth/...", "policy/...", "proxy", "proxy/backend", "proxy/certs"},
 
-	"configs":                 {"auth/...", "policy/...", "proxy/..."},
-	"configs/internal/gendoc": {"configs"}, // reads the tree's source, is in no program that is shipped
-	"cmd/popgate":             {"auth/...", "policy/...", "proxy/...", "configs"},
+	"configs":     {"auth/...", "policy/...", "proxy/..."},
+	"cmd/popgate": {"auth/...", "policy/...", "proxy/...", "configs"},
 }
 
 // sole names what only one package may import from outside.
