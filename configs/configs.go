@@ -57,6 +57,8 @@ type Config struct {
 
 	// Warnings are what looks wrong and is harmless, each a sentence.
 	Warnings []string `yaml:"-"`
+
+	places *report // where the keys were written
 }
 
 // Log is the section `log`.
@@ -159,7 +161,17 @@ func assemble(tree map[string]any, vars map[string]string, r *report) (*Config, 
 	if err := r.err(); err != nil {
 		return nil, err
 	}
+	c.places = r
 	return c, nil
+}
+
+// Fault makes a Fault of what turned out to be wrong with the value of a key after the loading, such as a file that it names and that
+// is not there. The path is as Load's faults have it; the place is that of the key, or of the nearest that was written around it.
+func (c *Config) Fault(path, problem string) Fault {
+	if c.places == nil {
+		return Fault{Key: path, Problem: problem}
+	}
+	return c.places.fault(c.places.origin(path), path, problem, "")
 }
 
 // complete fills in what depends on the machine.

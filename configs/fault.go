@@ -91,12 +91,15 @@ func (r *report) addAt(o origin, path, problem, hint string) {
 		r.more++
 		return
 	}
-	f := Fault{File: r.file, Line: o.line, Column: o.column, Key: path, Problem: problem, Hint: hint}
+	r.faults = append(r.faults, r.fault(o, path, problem, hint))
+}
+
+func (r *report) fault(o origin, path, problem, hint string) Fault {
 	// The file has nothing to do with what a variable or a flag says.
 	if o.name != "" {
-		f.File, f.Key = "", o.name
+		return Fault{Key: o.name, Problem: problem, Hint: hint}
 	}
-	r.faults = append(r.faults, f)
+	return Fault{File: r.file, Line: o.line, Column: o.column, Key: path, Problem: problem, Hint: hint}
 }
 
 func (r *report) origin(path string) origin {

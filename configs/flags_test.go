@@ -12,6 +12,7 @@ func TestFromFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.places = nil
 	want := mustLoad(t, `
 listeners: [{name: pop3s, address: "127.0.0.1:1995", default_name: mail.example.org}]
 backends: [{name: default, servers: [{address: 192.0.2.1}, {address: "pop.example.org:1110"}]}]

@@ -22,7 +22,11 @@ const plain = `backends: [{name: old, servers: [{address: "192.0.2.1:110"}]}]` +
 var home = []string{"STATE_DIRECTORY=/state"}
 
 func loadString(text string, env ...string) (*Config, error) {
-	return loadText([]byte(text), append(env, home...), newReport("popgate.yaml"))
+	c, err := loadText([]byte(text), append(env, home...), newReport("popgate.yaml"))
+	if err == nil {
+		c.places = nil // equal configurations may be written differently
+	}
+	return c, err
 }
 
 func mustLoad(t *testing.T, text string, env ...string) *Config {
@@ -102,6 +106,28 @@ node: 2026-01-02
 		if !reflect.DeepEqual(e.got, e.want) {
 			t.Errorf("%s: got %v, want %v", e.what, e.got, e.want)
 		}
+	}
+}
+
+// TestFaultLater is about what only shows when the configuration is put to use.
+func TestFaultLater(t *testing.T) {
+	text := "tls:\n  certificates:\n    - {cert: /a, key: /b}\n" + plain
+	c, err := loadText([]byte(text), append(home, "POPGATE_AUDIT_PATH=/c"), newReport("popgate.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"tls.certificates[0].key": "popgate.yaml:3:23: tls.certificates[0].key: is not there",
+		"tls.certificates[0]":     "popgate.yaml:3:7: tls.certificates[0]: is not there",
+		"state_dir":               "popgate.yaml:1:1: state_dir: is not there",
+		"audit.path":              "POPGATE_AUDIT_PATH: is not there",
+	} {
+		if got := c.Fault(path, "is not there").Error(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if got := Default().Fault("audit.path", "is not there").Error(); got != "audit.path: is not there" {
+		t.Errorf("nothing was read: got %s", got)
 	}
 }
 
