@@ -95,6 +95,7 @@ type Gateway struct {
 	serving sync.WaitGroup // accept loops and sessions
 	mu      sync.Mutex
 	lns     map[net.Listener]struct{}
+	cancels []context.CancelFunc // one for each Serve: they end the logins at work
 }
 
 // New makes a gateway, which serves once it has a snapshot. It registers its metrics with reg, which may be nil.
@@ -125,7 +126,9 @@ func (g *Gateway) Apply(s *Snapshot) {
 //
 // It returns ErrServerClosed after Shutdown or Close, net.ErrClosed where somebody else closed ln.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener, address string) error {
-	if !g.track(ln) {
+	ctx, cancel := context.WithCancel(ctx)
+	if !g.track(ln, cancel) {
+		cancel()
 		return errors.Join(ErrServerClosed, ln.Close())
 	}
 	defer g.untrack(ln)
@@ -152,13 +155,14 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, address string) er
 	}
 }
 
-func (g *Gateway) track(ln net.Listener) bool {
+func (g *Gateway) track(ln net.Listener, cancel context.CancelFunc) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.isClosing() {
 		return false
 	}
 	g.lns[ln] = struct{}{}
+	g.cancels = append(g.cancels, cancel)
 	g.serving.Add(1) // under the lock, so that no connection slips in beside the wait of Shutdown
 	return true
 }
@@ -226,7 +230,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		g.live.each((*session).cut)
+		g.cut()
 		<-done
 		return ctx.Err()
 	}
@@ -235,8 +239,18 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 // Close ends everything at once.
 func (g *Gateway) Close() {
 	g.stop()
-	g.live.each((*session).cut)
+	g.cut()
 	g.serving.Wait()
+}
+
+// cut breaks off all sessions, and the logins that they wait for.
+func (g *Gateway) cut() {
+	g.mu.Lock()
+	for _, cancel := range g.cancels {
+		cancel()
+	}
+	g.mu.Unlock()
+	g.live.each((*session).cut)
 }
 
 // stop closes the listeners and makes isClosing true.

@@ -92,6 +92,7 @@ var table = []struct {
 	{errTooSlow, over(audit.Timeout, textTooSlow)},
 	{errNoSlot, over(audit.Timeout, "")},
 	{errShutdown, outcome{reason: audit.Shutdown, code: pop3.CodeSysTemp, text: textShutdown, ends: true}},
+	{context.Canceled, outcome{reason: audit.Shutdown, code: pop3.CodeSysTemp, text: textShutdown, ends: true}},
 	{errUnrecorded, outcome{reason: audit.AuditFailed, code: pop3.CodeSysTemp, text: textSecondary, ends: true}},
 	{errInternal, over(audit.Internal, "")},
 
@@ -146,7 +147,7 @@ func outcomeOf(cause error) outcome {
 		return over(audit.NotPOP3, "")
 	case errors.As(cause, &noTLS):
 		return over(audit.TLSFailed, "")
-	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
+	case errors.Is(cause, context.DeadlineExceeded):
 		return later(audit.Timeout, textLater)
 	}
 	return later(audit.Internal, textLater)
