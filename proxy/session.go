@@ -157,6 +157,9 @@ func (s *session) converse(ctx context.Context) stage {
 
 // farewell sends the last reply that err asks for and all that waits to be sent. It returns err.
 func (s *session) farewell(err error) error {
+	if foreign := (*foreignError)(nil); errors.As(err, &foreign) {
+		s.sayForeign(foreign.protocol)
+	}
 	if o := outcomeOf(err); o.says() {
 		s.talk.out = pop3.AppendErr(s.talk.out, o.code, o.text)
 	}
@@ -180,7 +183,7 @@ func (s *session) end(err error) stage {
 	o := outcomeOf(err)
 	switch {
 	case s.relay != nil: // it has closed what is to be closed in an orderly way
-	case errors.Is(err, errQuit), o.says():
+	case errors.Is(err, errQuit), errors.Is(err, errTooManyFailures), o.says():
 		s.closeGently()
 	}
 	_ = s.raw.Close()
