@@ -49,12 +49,12 @@ func (s *session) do(ctx context.Context, line []byte) error {
 	if !errors.As(err, &reply) {
 		return err
 	}
-	s.talk.out = pop3.AppendErr(s.talk.out, "", reply.text)
 	if reply.bad {
 		if s.talk.bad++; s.talk.bad >= s.snap.Bounds.BadCommands {
-			return errBadCommands
+			return errBadCommands // its text is the reply
 		}
 	}
+	s.talk.out = pop3.AppendErr(s.talk.out, "", reply.text)
 	return nil
 }
 

@@ -85,7 +85,7 @@ func clientGone(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", errEndClientGone, err)
+	return fmt.Errorf("%w: %v", errEndClientGone, err) // not %w: a reader makes something else of an io.EOF
 }
 
 // flush sends the replies that are due.
@@ -93,11 +93,16 @@ func (d *dialogue) flush() error {
 	if len(d.out) == 0 {
 		return nil
 	}
-	if err := d.s.conn.SetWriteDeadline(time.Now().Add(max(d.patience, time.Second))); err != nil {
+	began := time.Now()
+	if err := d.s.conn.SetWriteDeadline(began.Add(max(d.patience, time.Second))); err != nil {
 		return err
 	}
 	_, err := d.s.conn.Write(d.out)
+	d.patience -= time.Since(began) // a client that does not read makes us wait too
 	d.out = d.out[:0]
+	if err != nil && isTimeout(err) {
+		return errTooSlow
+	}
 	return clientGone(err)
 }
 
