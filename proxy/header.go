@@ -37,6 +37,9 @@ func (s *session) readHeader(deadline time.Time) error {
 	if err := s.raw.SetReadDeadline(deadline); err != nil {
 		return err
 	}
+	if s.gw.isClosing() { // after arming: the wake may have come just before
+		return errShutdown
+	}
 	header, rest, err := takeHeader(s.raw.Conn)
 	if err != nil {
 		return err
