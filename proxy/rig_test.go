@@ -1,0 +1,432 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy/backend"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// patience is how long a test waits for what must come. It is never waited for in a test that passes.
+const patience = 20 * time.Second
+
+// certificate is the gateway's, for localhost, valid in the time of a synctest bubble too.
+var certificate = sync.OnceValue(func() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "localhost"},
+		DNSNames:     []string{"localhost"},
+		NotBefore:    time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:     time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+})
+
+// clientTLS is what clients of the tests use.
+func clientTLS() *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate().Leaf)
+	return &tls.Config{RootCAs: roots, ServerName: "localhost"}
+}
+
+// routes sends example.org to the backend "old", has a backend for nobody else, and fails for example.edu.
+type routes struct{}
+
+func (routes) Route(_ context.Context, q auth.Query) (auth.Route, error) {
+	switch q.Name.Domain {
+	case "example.org":
+		return auth.Route{
+			Label: "routes[0]", Backend: "old", Tenant: "example", Account: q.Name.Key,
+			Login: auth.BackendLogin{User: q.Name.Typed},
+		}, nil
+	case "example.com":
+		return auth.Route{Label: "routes[1]", Backend: "nowhere", Account: q.Name.Key, Login: auth.BackendLogin{User: q.Name.Typed}}, nil
+	case "example.edu":
+		return auth.Route{}, errors.New("the directory is down")
+	}
+	return auth.Route{}, auth.ErrUnknownUser
+}
+
+// settings are what a test may change before its gateway starts.
+type settings struct {
+	listener ListenerConfig
+	limits   policy.Config
+	backend  backend.Config
+	timeouts Timeouts
+	bounds   Bounds
+	router   Router
+	recorder Recorder
+	registry prometheus.Registerer
+	delay    time.Duration
+	tls      func(*tls.Config)
+}
+
+// defaults have one server as backend, and refusals that leave at once.
+func defaults(server string) *settings {
+	s := &settings{
+		listener: DefaultListener(),
+		backend:  backend.DefaultConfig(),
+		timeouts: DefaultTimeouts(),
+		bounds:   DefaultBounds(),
+		router:   routes{},
+		tls:      func(*tls.Config) {},
+	}
+	s.listener.Name, s.listener.Address = "pop3s", "here"
+	s.backend.Name = "old"
+	s.backend.Servers = []backend.ServerConfig{{Address: server, Weight: 1}}
+	return s
+}
+
+// A rig is a gateway under test.
+type rig struct {
+	t     testing.TB
+	gw    *Gateway
+	snap  *Snapshot
+	audit *book
+	log   *logBook
+	addr  string // where it listens; "" in a bubble
+}
+
+// newRig makes a gateway that listens nowhere. It is closed with the test.
+func newRig(t testing.TB, s *settings) *rig {
+	t.Helper()
+	r := &rig{t: t, audit: newBook(), log: newLogBook()}
+	if s.recorder == nil {
+		s.recorder = r.audit
+	}
+	view, err := backend.New(nil, nil).Prepare([]backend.Config{s.backend})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.gw = New(s.recorder, slog.New(r.log), s.registry)
+	c := &tls.Config{
+		Certificates: []tls.Certificate{certificate()},
+		NextProtos:   []string{"pop3"},
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			return nil, r.gw.Hello(h)
+		},
+	}
+	s.tls(c)
+	if s.listener.TLS == TLSOffloaded {
+		c = nil
+	}
+	r.snap = &Snapshot{
+		Listeners:    []Listener{{ListenerConfig: s.listener, TLSConfig: c}},
+		Router:       s.router,
+		Gate:         policy.New().Prepare(s.limits),
+		Backends:     view,
+		Timeouts:     s.timeouts,
+		Bounds:       s.bounds,
+		FailureDelay: s.delay,
+	}
+	r.gw.Apply(r.snap)
+	return r
+}
+
+// start makes a gateway that listens on loopback, with server as its backend, and ends it with the test.
+func start(t testing.TB, server string, changes ...func(*settings)) *rig {
+	t.Helper()
+	s := defaults(server)
+	for _, change := range changes {
+		change(s)
+	}
+	r := newRig(t, s)
+	r.listen("127.0.0.1:0")
+	return r
+}
+
+func (r *rig) listen(address string) {
+	r.t.Helper()
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.addr = ln.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- r.gw.Serve(context.Background(), ln, "here") }()
+	r.t.Cleanup(func() {
+		r.gw.Close()
+		if err := <-served; !errors.Is(err, ErrServerClosed) {
+			r.t.Errorf("Serve: %v, want ErrServerClosed", err)
+		}
+	})
+}
+
+// A client is a mail client under the test's control. Every wait is bounded and fails the test.
+type client struct {
+	t    testing.TB
+	raw  *spy
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+// A spy sees whether the stream below TLS ended: crypto/tls reports an end without close_notify as io.EOF too.
+type spy struct {
+	net.Conn
+	ended bool
+}
+
+func (s *spy) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if err != nil {
+		s.ended = true
+	}
+	return n, err
+}
+
+// plain connects without TLS.
+func (r *rig) plain() *client {
+	r.t.Helper()
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return newClient(r.t, c)
+}
+
+func newClient(t testing.TB, conn net.Conn) *client {
+	t.Cleanup(func() { conn.Close() })
+	c := &client{t: t, raw: &spy{Conn: conn}}
+	c.use(c.raw)
+	return c
+}
+
+// dial connects, with TLS.
+func (r *rig) dial() *client {
+	r.t.Helper()
+	c := r.plain()
+	c.startTLS(clientTLS())
+	return c
+}
+
+// loggedIn is a client whose login at a backend of package pop3mem or one like it has succeeded.
+func (r *rig) loggedIn() *client {
+	r.t.Helper()
+	c := r.dial()
+	c.login("alice@example.org", "secret")
+	return c
+}
+
+func (c *client) login(user, secret string) {
+	c.t.Helper()
+	c.expect("+OK POP3 ready")
+	c.send("USER " + user + "\r\nPASS " + secret + "\r\n")
+	c.expect("+OK", "+OK Logged in")
+}
+
+func (c *client) use(conn net.Conn) {
+	c.conn, c.r = conn, bufio.NewReader(conn)
+}
+
+func (c *client) startTLS(config *tls.Config) {
+	c.t.Helper()
+	conn := tls.Client(c.raw, config)
+	c.arm()
+	if err := conn.Handshake(); err != nil {
+		c.t.Fatalf("TLS handshake: %v", err)
+	}
+	c.use(conn)
+}
+
+func (c *client) arm() { _ = c.raw.SetDeadline(time.Now().Add(patience)) }
+
+func (c *client) send(octets string) {
+	c.t.Helper()
+	c.arm()
+	if _, err := io.WriteString(c.conn, octets); err != nil {
+		c.t.Fatalf("send %.40q: %v", octets, err)
+	}
+}
+
+// line returns the next line, without its CRLF, which must be there.
+func (c *client) line() string {
+	c.t.Helper()
+	c.arm()
+	line, err := c.r.ReadString('\n')
+	text, ok := strings.CutSuffix(line, "\r\n")
+	if err != nil || !ok {
+		c.t.Fatalf("got %q, %v, want a line", line, err)
+	}
+	return text
+}
+
+func (c *client) expect(lines ...string) {
+	c.t.Helper()
+	for _, want := range lines {
+		if got := c.line(); got != want {
+			c.t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// ends expects no more from the server than its end: clean, that is with close_notify, or not.
+func (c *client) ends(clean bool) {
+	c.t.Helper()
+	c.arm()
+	if rest, err := io.ReadAll(c.r); len(rest) > 0 {
+		c.t.Fatalf("got %.80q, %v, want the end", rest, err)
+	} else if isTimeout(err) {
+		c.t.Fatalf("the connection goes on")
+	} else if got := err == nil && !c.raw.ended; got != clean && c.conn != net.Conn(c.raw) {
+		c.t.Errorf("ended with close_notify: %v, want %v (%v)", got, clean, err)
+	}
+}
+
+// tcp is the client's socket.
+func (c *client) tcp() *net.TCPConn { return c.raw.Conn.(*net.TCPConn) }
+
+// reset breaks the connection off.
+func (c *client) reset() {
+	_ = c.tcp().SetLinger(0)
+	c.tcp().Close()
+}
+
+// A book is a Recorder that the test reads.
+type book struct {
+	events  chan audit.Event
+	refused chan refusal
+	hook    func(*audit.Event) error // what Record does before it returns; nil is nothing
+}
+
+type refusal struct {
+	reason  audit.Reason
+	network netip.Prefix
+}
+
+func newBook() *book {
+	return &book{events: make(chan audit.Event, 1<<14), refused: make(chan refusal, 1<<10)}
+}
+
+func (b *book) Record(_ context.Context, e *audit.Event) error {
+	b.events <- *e
+	if b.hook != nil {
+		return b.hook(e)
+	}
+	return nil
+}
+
+func (b *book) Post(e *audit.Event) {
+	if e.Name != audit.SessionOpened {
+		b.events <- *e
+	}
+}
+
+func (b *book) Refused(reason audit.Reason, network netip.Prefix) {
+	b.refused <- refusal{reason, network}
+}
+
+// next is the next record of a login or a session's end.
+func (r *rig) next() audit.Event {
+	r.t.Helper()
+	return receive(r.t, r.audit.events, "an audit record")
+}
+
+// closed is the next record, which must be of a session's end.
+func (r *rig) closed(reason audit.Reason) audit.Event {
+	r.t.Helper()
+	e := r.next()
+	if e.Name != audit.SessionClosed || e.Reason != reason {
+		r.t.Fatalf("record %s %s, want %s %s", e.Name, e.Reason, audit.SessionClosed, reason)
+	}
+	return e
+}
+
+func receive[T any](t testing.TB, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("%s did not come", what)
+		panic("not reached")
+	}
+}
+
+// A logBook keeps the log's lines.
+type logBook struct {
+	mu    sync.Mutex
+	lines []string
+	news  chan struct{} // closed by the next line
+}
+
+func newLogBook() *logBook { return &logBook{news: make(chan struct{})} }
+
+func (*logBook) Enabled(context.Context, slog.Level) bool { return true }
+func (b *logBook) WithAttrs([]slog.Attr) slog.Handler     { return b }
+func (b *logBook) WithGroup(string) slog.Handler          { return b }
+
+func (b *logBook) Handle(_ context.Context, r slog.Record) error {
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += " " + a.String()
+		return true
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lines = append(b.lines, line)
+	close(b.news)
+	b.news = make(chan struct{})
+	return nil
+}
+
+// has waits for a line with all of parts.
+func (b *logBook) has(t testing.TB, parts ...string) {
+	t.Helper()
+	for late := time.After(patience); ; {
+		b.mu.Lock()
+		lines, news := b.lines, b.news
+		b.mu.Unlock()
+	next:
+		for _, line := range lines {
+			for _, part := range parts {
+				if !strings.Contains(line, part) {
+					continue next
+				}
+			}
+			return
+		}
+		select {
+		case <-news:
+		case <-late:
+			t.Fatalf("the log has no line with %q:\n%s", parts, strings.Join(lines, "\n"))
+		}
+	}
+}
