@@ -203,8 +203,8 @@ func login(t testing.TB, p *Pool) (*Conn, error) {
 	return c, err
 }
 
-// refused makes sure that err is an *Error of a kind.
-func refused(t testing.TB, err error, kind Kind) *Error {
+// refused makes sure that err is an *Error of a kind, and returns its step.
+func refused(t testing.TB, err error, kind Kind) string {
 	t.Helper()
 	var e *Error
 	if !errors.As(err, &e) {
@@ -213,7 +213,7 @@ func refused(t testing.TB, err error, kind Kind) *Error {
 	if e.Kind != kind {
 		t.Fatalf("got the kind %q (%v), want %q", e.Kind, e, kind)
 	}
-	return e
+	return e.Step
 }
 
 // A logBuffer is a log to look into.

@@ -86,13 +86,30 @@ func (f *Fault) Unwrap() error {
 	return f.Err
 }
 
+// Faults are all that one call of Prepare cannot use.
+type Faults []*Fault
+
+// Error returns the faults, a line each.
+func (f Faults) Error() string {
+	return errors.Join(f.Unwrap()...).Error()
+}
+
+// Unwrap returns the faults.
+func (f Faults) Unwrap() []error {
+	errs := make([]error, len(f))
+	for i, one := range f {
+		errs[i] = one
+	}
+	return errs
+}
+
 // Prepare makes a view of configs, reading the files they name. Nothing that runs changes until the view is used.
-// All faults are reported at once, joined, each a *Fault. Servers that are in use already keep what is known of them.
+// The error is Faults, all there are. Servers that are in use already keep what is known of them.
 func (b *Backends) Prepare(configs []Config) (*View, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v := &View{pools: make(map[string]*Pool, len(configs))}
-	var faults []error
+	var faults Faults
 	for i := range configs {
 		at := fmt.Sprintf("backends[%d].", i)
 		fault := func(key string, err error) { faults = append(faults, &Fault{Key: at + key, Err: err}) }
@@ -111,7 +128,7 @@ func (b *Backends) Prepare(configs []Config) (*View, error) {
 		}
 	}
 	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+		return nil, faults
 	}
 	v.refresh()
 	return v, nil
@@ -229,14 +246,14 @@ func (v *View) refresh() {
 	v.caps.Store(&common)
 }
 
-// BackendStatus is the state of one backend.
-type BackendStatus struct {
+// Status is the state of one backend.
+type Status struct {
 	Name    string
 	Servers []ServerStatus
 }
 
 // Up is how many of the servers that take logins are believed alive.
-func (b *BackendStatus) Up() int {
+func (b *Status) Up() int {
 	n := 0
 	for _, s := range b.Servers {
 		if s.Up && s.Weight > 0 {
@@ -257,10 +274,10 @@ type ServerStatus struct {
 }
 
 // Status returns the state of all backends, in the order of the configuration.
-func (v *View) Status() []BackendStatus {
-	all := make([]BackendStatus, 0, len(v.list))
+func (v *View) Status() []Status {
+	all := make([]Status, 0, len(v.list))
 	for _, p := range v.list {
-		s := BackendStatus{Name: p.config.Name}
+		s := Status{Name: p.config.Name}
 		for _, m := range p.members {
 			one := ServerStatus{Address: m.address.text, Weight: m.weight, Up: m.server.up()}
 			if c := m.server.caps.Load(); c != nil {

@@ -43,7 +43,7 @@ func answering(b *testing.B) string {
 // reset closes a connection and leaves nothing of it behind: in TIME_WAIT, ports would run out.
 func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0)
-	c.Close()
+	_ = c.Close()
 }
 
 // BenchmarkLogin is a whole login over loopback: three round trips. About ten of its allocations are the accepting

@@ -195,7 +195,7 @@ func TestXClientLogin(t *testing.T) {
 			for range 2 {
 				_, err := login(t, p)
 				if tt.fails {
-					if e := refused(t, err, Temporary); e.Step != "XCLIENT" {
+					if step := refused(t, err, Temporary); step != "XCLIENT" {
 						t.Errorf("got %v", err)
 					}
 				} else if err != nil {

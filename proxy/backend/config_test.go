@@ -1,7 +1,9 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +94,14 @@ func TestPrepareFaults(t *testing.T) {
 	v, err := New(nil, nil).Prepare([]Config{good, badCA, twice})
 	if v != nil || err == nil {
 		t.Fatalf("got %v, %v, want an error", v, err)
+	}
+	var all Faults
+	if !errors.As(err, &all) || len(all) != 3 {
+		t.Fatalf("got %d faults, want 3", len(all))
+	}
+	var f *Fault
+	if !errors.As(err, &f) || f.Key != "backends[1].tls_ca" || !errors.Is(f, fs.ErrNotExist) {
+		t.Errorf("got the fault %+v, want its key and cause", f)
 	}
 	got := fmt.Sprint(err)
 	for _, want := range []string{

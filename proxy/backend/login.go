@@ -3,7 +3,6 @@ package backend
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -231,26 +230,6 @@ func (a *attempt) connectBy() time.Time {
 	return a.begun.Add(a.pool.config.ConnectTimeout)
 }
 
-func (a *attempt) implicitTLS(ctx context.Context) error {
-	if err := a.armBy(ctx, a.connectBy()); err != nil {
-		return err
-	}
-	err := a.handshake()
-	a.connected = time.Now()
-	return err
-}
-
-// handshake puts TLS on the connection, within the deadline that is set. Not by HandshakeContext, which would start a
-// goroutine to do what a.stop does.
-func (a *attempt) handshake() error {
-	t := tls.Client(a.raw, a.member.tls)
-	if err := t.Handshake(); err != nil {
-		return err
-	}
-	a.conn = t
-	return nil
-}
-
 func (a *attempt) greeting(ctx context.Context) error {
 	if err := a.arm(ctx, a.pool.config.GreetingTimeout); err != nil {
 		return err
@@ -269,28 +248,6 @@ func (a *attempt) greeting(ctx context.Context) error {
 	a.greeted = time.Now()
 	a.offersXClient = r.Code == "XCLIENT"
 	a.arrived()
-	return nil
-}
-
-func (a *attempt) stls(ctx context.Context) error {
-	r, err := a.command(ctx, append(a.line[:0], "STLS\r\n"...))
-	if err != nil {
-		return err
-	}
-	if !r.OK {
-		return &Error{Kind: Temporary, Reply: r, Err: errors.New("the server refuses STLS")}
-	}
-	if len(a.lines.Buffered()) > 0 {
-		return errInjected
-	}
-	a.lines.Release()
-	if err := a.arm(ctx, a.pool.config.ConnectTimeout); err != nil {
-		return err
-	}
-	if err := a.handshake(); err != nil {
-		return err
-	}
-	a.lines = pop3.NewReader(a.conn)
 	return nil
 }
 

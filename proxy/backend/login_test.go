@@ -127,9 +127,8 @@ func TestRefusals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := script(tt.script)
 			_, err := login(t, pool(t, config(s.listen(t))))
-			e := refused(t, err, tt.want)
-			if e.Step != tt.step {
-				t.Errorf("got the step %q (%v), want %q", e.Step, e, tt.step)
+			if step := refused(t, err, tt.want); step != tt.step {
+				t.Errorf("got the step %q (%v), want %q", step, err, tt.step)
 			}
 			if errors.Is(err, pop3.ErrLineTooLong) {
 				t.Errorf("%v looks like a client's long line", err)

@@ -47,12 +47,14 @@ var (
 // A collector shows the state of the servers in use.
 type collector struct{ b *Backends }
 
+// Describe names all that Collect gives.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{upDesc, connectsDesc, checksDesc, noClientDesc} {
 		ch <- d
 	}
 }
 
+// Collect reads the state of the servers as it is now.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range c.b.view.Load().list {
 		for _, m := range p.members {

@@ -84,11 +84,6 @@ func (c *Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Name returns the name of the backend.
-func (p *Pool) Name() string {
-	return p.config.Name
-}
-
 // Login logs in at one of the servers, the one that hashing picks for the account unless that one is dead. It goes on
 // to the next only while PASS has not been sent. The deadline of ctx covers all servers that are tried. Every error
 // is an *Error.

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +12,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/popgate/popgate/proxy/pop3"
 )
 
 var tlsVersions = map[string]uint16{
@@ -117,4 +121,46 @@ func serverTLS(common *tls.Config, c *Config, host string) *tls.Config {
 	}
 	t.ClientSessionCache = tls.NewLRUClientSessionCache(1) // one server, one name, one session
 	return t
+}
+
+func (a *attempt) implicitTLS(ctx context.Context) error {
+	if err := a.armBy(ctx, a.connectBy()); err != nil {
+		return err
+	}
+	err := a.handshake()
+	a.connected = time.Now()
+	return err
+}
+
+// handshake puts TLS on the connection, within the deadline that is set. Not by HandshakeContext, which would start a
+// goroutine to do what a.stop does.
+func (a *attempt) handshake() error {
+	t := tls.Client(a.raw, a.member.tls)
+	if err := t.Handshake(); err != nil {
+		return err
+	}
+	a.conn = t
+	return nil
+}
+
+func (a *attempt) stls(ctx context.Context) error {
+	r, err := a.command(ctx, append(a.line[:0], "STLS\r\n"...))
+	if err != nil {
+		return err
+	}
+	if !r.OK {
+		return &Error{Kind: Temporary, Reply: r, Err: errors.New("the server refuses STLS")}
+	}
+	if len(a.lines.Buffered()) > 0 {
+		return errInjected
+	}
+	a.lines.Release()
+	if err := a.arm(ctx, a.pool.config.ConnectTimeout); err != nil {
+		return err
+	}
+	if err := a.handshake(); err != nil {
+		return err
+	}
+	a.lines = pop3.NewReader(a.conn)
+	return nil
 }

@@ -170,8 +170,8 @@ func TestSTLSInjection(t *testing.T) {
 		c := config(ca.secured(t, lines))
 		c.TLS, c.TLSCA = TLSStart, ca.file
 		_, err := login(t, pool(t, c))
-		if e := refused(t, err, want); e.Step != "STLS" {
-			t.Errorf("%q: got %v, want a failure of STLS", lines, e)
+		if step := refused(t, err, want); step != "STLS" {
+			t.Errorf("%q: got %v, want a failure of STLS", lines, err)
 		}
 	}
 }
