@@ -152,12 +152,12 @@ func TestLocalCARenews(t *testing.T) {
 		const day = 24 * time.Hour
 		log, logger := newLog()
 		k := New(dir, logger, nil)
+		k.every = day
 		v := prepareLocal(t, k)
 		ca := v.local.ca
 		ca.cert.NotAfter = time.Now().Add(200 * day)
 		trust := trusting(t, v, "mail.example.org")
-		stop := background(t, k)
-		defer stop()
+		run(t, k)
 		first := v.local.certs[0]
 		<-time.After(45 * day)
 		synctest.Wait()
@@ -173,7 +173,7 @@ func TestLocalCARenews(t *testing.T) {
 			t.Errorf("issued until %v, the CA ends at %v", got, ca.cert.NotAfter)
 		}
 		log.take()
-		<-time.After(20*day + recheckEvery)
+		<-time.After(21 * day)
 		log.wait(t, "renew what the local CA issued")
 	})
 }

@@ -10,8 +10,8 @@ type Config struct {
 	// The oldest TLS version clients may speak, in quotes: "1.2" or "1.3". Older ones than 1.2 are not offered.
 	MinVersion string `yaml:"min_version"`
 	// Certificate files and their keys. A client gets the first one that covers the name it asks for and that it can
-	// use, so an ECDSA and an RSA certificate for one name can stand side by side. The files are watched: a
-	// renewed certificate is used as soon as it and its key fit each other. Without any, a local CA in state_dir issues
+	// use, so an ECDSA and an RSA certificate for one name can stand side by side. The files are looked at every 5 seconds:
+	// a renewed certificate is used once it and its key fit each other. Without any, a local CA in state_dir issues
 	// certificates for the configured names, which mail clients do not trust by themselves.
 	Certificates []Files `yaml:"certificates"`
 }

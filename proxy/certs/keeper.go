@@ -2,7 +2,6 @@ package certs
 
 import (
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,11 +15,11 @@ type Keeper struct {
 	stateDir string
 	log      *slog.Logger
 	metrics  *metrics
+	every    time.Duration // pollEvery; tests that are about days look less often
 
 	view atomic.Pointer[View] // nil before the first Use
-	used chan struct{}        // tells Run of another view
 
-	mu      sync.Mutex          // guards tickets, and what check changes in the view in force
+	mu      sync.Mutex          // guards tickets, and what the local CA has issued for the view in force
 	tickets map[string]*tickets // by listener
 }
 
@@ -30,7 +29,7 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	k := &Keeper{stateDir: stateDir, log: log, used: make(chan struct{}, 1)}
+	k := &Keeper{stateDir: stateDir, log: log, every: pollEvery}
 	k.metrics = newMetrics(reg, k)
 	return k
 }
@@ -68,7 +67,7 @@ func (k *Keeper) prepareLocal(names []string, ls []Listener) (*local, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	// Under the lock, since check may be renewing what we take over.
+	// Under the lock, since Run may be renewing what we take over.
 	var earlier *local
 	if v := k.view.Load(); v != nil {
 		earlier = v.local
@@ -101,59 +100,6 @@ func (k *Keeper) Use(v *View) {
 	k.tickets = v.tickets
 	k.mu.Unlock()
 	k.announce(v)
-	// Run takes the newest view whenever it comes to it: one waiting word is as good as many.
-	select {
-	case k.used <- struct{}{}:
-	default:
-	}
-}
-
-// check brings the view in force up to date with its files and with the clock.
-func (k *Keeper) check() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	v := k.view.Load()
-	if v == nil {
-		return
-	}
-	var news []func()
-	changed := false
-	for _, p := range v.pairs {
-		what, err := p.refresh()
-		changed = changed || what == reloaded
-		if what != unchanged {
-			news = append(news, func() { k.report(p, what, err) })
-		}
-	}
-	if v.local != nil {
-		renewed, err := v.local.renew(time.Now())
-		if err != nil {
-			k.log.Error("renew what the local CA issued", "error", err)
-		}
-		changed = renewed || changed
-	}
-	// Handshakes see the old table or the new one, never half of a renewal.
-	if changed {
-		v.rebuild()
-	}
-	// Last, so that what the log says is so.
-	for _, say := range news {
-		say()
-	}
-}
-
-func (k *Keeper) report(p *pair, what fate, err error) {
-	if what == rejected {
-		k.metrics.rejected.Inc()
-		k.log.Error("changed certificate not taken, the one before stays in force",
-			"cert", p.files.Cert, "key", p.files.Key, "error", strings.ReplaceAll(err.Error(), "\n", "; "))
-		return
-	}
-	k.metrics.reloaded.Inc()
-	info := p.source().info()
-	k.log.Info("certificate reloaded", "cert", p.files.Cert, "key", p.files.Key,
-		"names", first(info.Names), "not_after", info.NotAfter)
-	k.warnInfo(info)
 }
 
 func (k *Keeper) rotateTickets() {

@@ -25,10 +25,7 @@ func TestUseWarns(t *testing.T) {
 		withFiles(at("good", -60*day, 30*day), at("gone", -90*day, -day), at("late", -80*day, 10*day), at("early", day, 90*day)),
 		Listener{Name: "pop3s", DefaultName: "good.example.org"}, Listener{Name: "odd", DefaultName: "mail.example.org"})
 
-	var got []string
-	for _, rec := range log.take() {
-		got = append(got, text(rec))
-	}
+	got := texts(log.take())
 	want := []string{"expired", "gone.crt", "expires soon", "late.crt", "not valid yet", "early.crt", "default_name", "odd"}
 	if len(got) != len(want)/2 {
 		t.Fatalf("got %d warnings: %s", len(got), strings.Join(got, "\n"))
@@ -85,8 +82,8 @@ popgate_certificate_reloads_total{result="ok"} 0
 
 	until("rsa", 3_950_000_000, "mail.example.org")
 	write(t, mail.Key, []byte("rubbish"))
-	k.check()
-	k.check()
+	k.poll()
+	k.poll()
 	count(counters + `
 popgate_certificate_reloads_total{result="error"} 1
 popgate_certificate_reloads_total{result="ok"} 1

@@ -12,7 +12,7 @@ import (
 // namesPerCert keeps a hello small where there are many names; most installations need one certificate.
 const namesPerCert = 100
 
-// local is what the CA has issued for a view. After Use only the keeper's check touches certs.
+// local is what the CA has issued for a view. After Use the keeper's lock guards certs.
 type local struct {
 	ca     *authority
 	groups [][]string // the names of each certificate

@@ -3,17 +3,20 @@ package certs
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 )
 
-// pair is a certificate file and its key file. After Use only the keeper's check touches it.
+// pair is a certificate file and its key file. After Use only the keeper's poll touches it.
 type pair struct {
 	at     string // where the configuration names it
 	files  Files
 	cert   *tls.Certificate // in force, also while the files are bad
 	stamp  stamp            // the files as they were when last read
-	failed string           // why the files as they are cannot be used, "" when they are in force
+	failed error            // why the files as they are cannot be used, nil when they are in force
+	said   bool             // that they cannot be used
 }
 
 // stamp is what two files look like from outside; a nil entry could not be looked at.
@@ -33,7 +36,7 @@ func (f Files) stat() stamp {
 func (s stamp) equal(o stamp) bool {
 	for i, a := range s {
 		b := o[i]
-		// Neither owner nor mode: files that lose them are still in force, and files that failed are tried again anyway.
+		// Neither owner nor mode: files that lose them are still in force, and those that could not be read are tried again anyway.
 		if a == nil || b == nil {
 			if a != b {
 				return false
@@ -56,28 +59,35 @@ const (
 	rejected       // the files changed and cannot be used; p.cert is as before
 )
 
-// refresh reads the files if they changed since they were last read. It says rejected once for each change.
+// refresh reads the files if they changed since they were last read. It says rejected once for each change, and not
+// before they were bad twice: writing certificate and key takes a moment, and this may be it.
 func (p *pair) refresh() (fate, error) {
 	// Stat before reading: a change while we read is then seen as a change the next time.
 	now := p.files.stat()
 	changed := !now.equal(p.stamp)
-	if !changed && p.failed == "" {
+	// That files can be read at last (a change of owner, a free descriptor) does not show from outside.
+	_, unread := errors.AsType[*fs.PathError](p.failed)
+	again := p.failed != nil && (unread || !p.said)
+	if !changed && !again {
 		return unchanged, nil
 	}
 	p.stamp = now
-	// Files that failed are tried again even when they look the same, as a change of owner cannot be seen from outside.
 	cert, err := p.files.load(p.at)
 	if err != nil {
-		if !changed && err.Error() == p.failed {
+		quiet := p.failed == nil || p.said && !changed
+		p.failed = err
+		if quiet {
 			return unchanged, nil
 		}
-		p.failed = err.Error()
+		p.said = true
 		return rejected, err
 	}
-	if p.failed == "" && slices.EqualFunc(cert.Certificate, p.cert.Certificate, bytes.Equal) {
+	same := !p.said && slices.EqualFunc(cert.Certificate, p.cert.Certificate, bytes.Equal)
+	p.failed, p.said = nil, false
+	if same {
 		return unchanged, nil
 	}
-	p.cert, p.failed = cert, ""
+	p.cert = cert
 	return reloaded, nil
 }
 

@@ -2,6 +2,8 @@ package certs
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -29,8 +31,7 @@ func mkdir(t *testing.T, path string) string {
 	return path
 }
 
-// TestRenewal renews twice in each of the ways renewals are done: the first may be seen when Run begins, the second is seen as
-// an event, since the periodic check is minutes away.
+// TestRenewal renews in each of the ways renewals are done, twice, since the first may leave something behind for the second.
 func TestRenewal(t *testing.T) {
 	const name = "mail.example.org"
 	for _, tt := range []struct {
@@ -78,55 +79,85 @@ func TestRenewal(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			log, logger := newLog()
-			k := New(dir, logger, nil)
-			named, _ := tt.place(t, dir, 0)
-			config := prepare(t, k, withFiles(named)).TLS("pop3s")
-			run(t, k)
-			for n := 1; n <= 2; n++ {
-				_, real := tt.place(t, dir, n)
-				log.wait(t, "certificate reloaded")
-				if got, want := served(t, config, client(name)), serial(t, real); got != want {
-					t.Errorf("renewal %d: got certificate %s, want %s", n, got, want)
+			synctest.Test(t, func(t *testing.T) {
+				log, logger := newLog()
+				k := New(dir, logger, nil)
+				named, _ := tt.place(t, dir, 0)
+				config := prepare(t, k, withFiles(named)).TLS("pop3s")
+				run(t, k)
+				<-time.After(pollEvery / 2) // what follows falls between two polls
+				for n := 1; n <= 2; n++ {
+					_, real := tt.place(t, dir, n)
+					<-time.After(pollEvery)
+					synctest.Wait()
+					if got, want := served(t, config, client(name)), serial(t, real); got != want {
+						t.Errorf("renewal %d: got certificate %s, want %s", n, got, want)
+					}
+					if recs := log.take(); len(recs) != 1 || recs[0].Message != "certificate reloaded" {
+						t.Errorf("renewal %d: the log has %d lines, want that it was reloaded: %q", n, len(recs), texts(recs))
+					}
 				}
-			}
+			})
 		})
 	}
 }
 
 func TestBadRenewalKeepsTheOld(t *testing.T) {
 	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		log, logger := newLog()
+		k := New(dir, logger, nil)
+		mail := issueFiles(t, dir, "mail", "mail.example.org")
+		config := prepare(t, k, withFiles(mail)).TLS("pop3s")
+		want := serial(t, mail)
+		run(t, k)
+
+		<-time.After(pollEvery / 2)
+		certPEM, keyPEM := pemPair(nil, nil, "mail.example.org")
+		write(t, mail.Cert, certPEM) // and its key does not come
+		<-time.After(time.Hour)
+		synctest.Wait()
+		recs := log.take()
+		if len(recs) != 1 || recs[0].Level != slog.LevelError {
+			t.Fatalf("got %q, want one error", texts(recs))
+		}
+		if line := text(recs[0]); !strings.Contains(line, "not taken") || !strings.Contains(line, mail.Cert) ||
+			!strings.Contains(line, mail.Key) || !strings.Contains(line, "give the key") {
+			t.Errorf("the log does not say which files and what to do: %s", line)
+		}
+		if got := served(t, config, client("mail.example.org")); got != want {
+			t.Errorf("got certificate %s, want the old %s", got, want)
+		}
+
+		write(t, mail.Key, keyPEM)
+		log.wait(t, "certificate reloaded")
+		if got, want := served(t, config, client("mail.example.org")), serial(t, mail); got != want {
+			t.Errorf("got certificate %s, want the new %s", got, want)
+		}
+	})
+}
+
+// TestPollBetweenTwoFiles looks at a renewal whose key is not written yet.
+func TestPollBetweenTwoFiles(t *testing.T) {
+	dir := t.TempDir()
 	log, logger := newLog()
 	k := New(dir, logger, nil)
-	mail, pop := issueFiles(t, dir, "mail", "mail.example.org"), issueFiles(t, dir, "pop", "pop.example.org")
-	config := prepare(t, k, withFiles(mail, pop)).TLS("pop3s")
+	mail := issueFiles(t, dir, "mail", "mail.example.org")
+	config := prepare(t, k, withFiles(mail)).TLS("pop3s")
 	want := serial(t, mail)
-	run(t, k)
-
 	certPEM, keyPEM := pemPair(nil, nil, "mail.example.org")
-	write(t, mail.Cert, certPEM) // and its key does not come
-	rec, _ := log.wait(t, "changed certificate not taken")
-	if line := text(rec); rec.Level != slog.LevelError || !strings.Contains(line, mail.Cert) || !strings.Contains(line, mail.Key) ||
-		!strings.Contains(line, "give the key") {
-		t.Errorf("the log does not say which files and what to do: %s", line)
-	}
+	write(t, mail.Cert, certPEM)
+	k.poll()
 	if got := served(t, config, client("mail.example.org")); got != want {
 		t.Errorf("got certificate %s, want the old %s", got, want)
 	}
-
-	// Another round, for another reason, does not say it again.
-	issueFiles(t, dir, "pop", "pop.example.org")
-	_, before := log.wait(t, "certificate reloaded")
-	for _, rec := range before {
-		if rec.Level == slog.LevelError && strings.Contains(text(rec), mail.Cert) {
-			t.Errorf("said twice: %s", text(rec))
-		}
-	}
-
 	write(t, mail.Key, keyPEM)
-	log.wait(t, "certificate reloaded")
+	k.poll()
 	if got, want := served(t, config, client("mail.example.org")), serial(t, mail); got != want {
 		t.Errorf("got certificate %s, want the new %s", got, want)
+	}
+	if recs := log.take(); len(recs) != 1 || recs[0].Message != "certificate reloaded" {
+		t.Errorf("nothing was wrong, and the log has %q", texts(recs))
 	}
 }
 
@@ -152,10 +183,12 @@ func TestRefreshOnce(t *testing.T) {
 	if err := os.Rename(f.Key, f.Key+".away"); err != nil {
 		t.Fatal(err)
 	}
+	step("key gone, perhaps for a moment", unchanged)
 	step("key gone", rejected)
 	step("key still gone", unchanged)
 	write(t, f.Key, []byte("rubbish"))
 	step("key is rubbish", rejected)
+	step("key is still rubbish", unchanged)
 	if p.cert != good {
 		t.Error("a bad pair replaced the good one")
 	}
@@ -163,6 +196,8 @@ func TestRefreshOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	step("key back", reloaded)
+	p.failed, p.said = unreadable("key", f.Key, &fs.PathError{Op: "open", Path: f.Key, Err: fs.ErrPermission}), true
+	step("same files, which we may read now", reloaded)
 
 	// Another pair of the same size and time, as cp -p and archives make them.
 	info := must(os.Stat(f.Cert))
@@ -202,7 +237,7 @@ func TestHandshakesWhileSwapping(t *testing.T) {
 	}
 	for n := range 30 {
 		issueFiles(t, dir, "mail", "mail.example.org")
-		k.check()
+		k.poll()
 		if n%10 == 0 {
 			k.rotateTickets()
 			prepare(t, k, withFiles(f))
@@ -215,68 +250,51 @@ func TestHandshakesWhileSwapping(t *testing.T) {
 	}
 }
 
-// TestPeriodicCheck has no events at all, as on a network file system.
-func TestPeriodicCheck(t *testing.T) {
+func TestDailyWarnings(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		log, logger := newLog()
 		k := New(dir, logger, nil)
-		f := issueFiles(t, dir, "mail", "mail.example.org")
-		config := prepare(t, k, withFiles(f)).TLS("pop3s")
-		stop := background(t, k)
-		defer stop()
-		synctest.Wait()
-		issueFiles(t, dir, "mail", "mail.example.org")
-		<-time.After(recheckEvery)
-		synctest.Wait()
-		if got, want := served(t, config, client("mail.example.org")), serial(t, f); got != want {
-			t.Errorf("got certificate %s, want the new %s", got, want)
-		}
-		log.take()
-
-		// A renewal that stops coming is said every day, before the end and after it.
+		k.every = time.Hour
+		prepare(t, k, withFiles(issueFiles(t, dir, "mail", "mail.example.org")))
+		run(t, k)
 		for _, tt := range []struct {
-			days int
-			want string
-		}{{60, ""}, {20, "certificate expires soon"}, {11, "certificate has expired"}} {
+			days, lines int
+			want        string
+		}{{74, 0, ""}, {16, 16, "certificate expires soon"}, {11, 11, "certificate has expired"}} {
 			<-time.After(time.Duration(tt.days) * 24 * time.Hour)
 			synctest.Wait()
 			recs := log.take()
-			if tt.want == "" && len(recs) > 0 {
-				t.Errorf("nothing is wrong, and the log has %s", text(recs[0]))
-			}
-			if tt.want != "" && (len(recs) == 0 || !strings.HasPrefix(recs[len(recs)-1].Message, tt.want)) {
-				t.Errorf("got %d records, want the last to be %q", len(recs), tt.want)
+			if len(recs) != tt.lines || tt.lines > 0 && !strings.HasPrefix(recs[tt.lines-1].Message, tt.want) {
+				t.Errorf("got %q in %d days, want %d times %q", texts(recs), tt.days, tt.lines, tt.want)
 			}
 		}
 	})
 }
 
-func TestAddDirs(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+// BenchmarkPoll is what looking at 10,000 pairs costs every pollEvery, and what one renewal among them does.
+func BenchmarkPoll(b *testing.B) {
+	dir := b.TempDir()
+	k := New(dir, nil, nil)
+	key := testIssuer().key
+	files := make([]Files, 10_000)
+	for i := range files {
+		certPEM, keyPEM := pemPair(key, nil, fmt.Sprintf("mail%d.example.org", i))
+		files[i] = put(b, dir, fmt.Sprint(i), certPEM, keyPEM)
 	}
-	mkdir(t, filepath.Join(dir, "v1", "tls"))
-	link(t, "v1", filepath.Join(dir, "current"))
-	link(t, "../../v1/../v1/tls/real.crt", filepath.Join(mkdir(t, filepath.Join(dir, "etc", "popgate")), "mail.crt"))
-	link(t, "loop", filepath.Join(dir, "loop"))
-	for _, tt := range []struct{ path, want string }{
-		{"etc/popgate/mail.crt", "etc/popgate v1/tls"},
-		{"current/tls/real.crt", ". v1/tls"},
-		{"loop", "."},
-		{"missing/file.crt", "missing"},
-	} {
-		got := make(map[string]bool)
-		addDirs(got, filepath.Join(dir, tt.path))
-		want := strings.Fields(tt.want)
-		for _, w := range want {
-			if !got[filepath.Join(dir, w)] {
-				t.Errorf("%s: %v lacks %s", tt.path, got, w)
-			}
+	prepare(b, k, withFiles(files...))
+	b.Run("at rest", func(b *testing.B) {
+		for b.Loop() {
+			k.poll()
 		}
-		if len(got) != len(want) {
-			t.Errorf("%s: got %v, want %s", tt.path, got, tt.want)
+	})
+	b.Run("one renewed", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer() // writing the pair is not ours
+			certPEM, keyPEM := pemPair(key, nil, "mail0.example.org")
+			put(b, dir, "0", certPEM, keyPEM)
+			b.StartTimer()
+			k.poll()
 		}
-	}
+	})
 }

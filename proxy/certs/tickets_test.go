@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"context"
 	"crypto/tls"
 	"testing"
 	"testing/synctest"
@@ -73,8 +72,7 @@ func TestTicketKeysRotate(t *testing.T) {
 				old := prepare(t, k, c).TLS("pop3s")
 				now := prepare(t, k, c).TLS("pop3s")
 				clone := now.Clone()
-				stop := background(t, k)
-				defer stop()
+				run(t, k)
 
 				soon, late := resumer(version), resumer(version)
 				resumes(t, now, soon)
@@ -97,16 +95,4 @@ func TestTicketKeysRotate(t *testing.T) {
 			})
 		})
 	}
-}
-
-// background runs what Run does, in a bubble, where no file system event can come.
-func background(t *testing.T, k *Keeper) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		k.loop(ctx, &watcher{log: k.log})
-		close(done)
-	}()
-	return func() { cancel(); <-done }
 }
