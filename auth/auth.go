@@ -70,7 +70,7 @@ type TLS struct {
 func TLSFrom(cs *tls.ConnectionState) *TLS {
 	t := &TLS{
 		Version:    tls.VersionName(cs.Version),
-		Cipher:     tls.CipherSuiteName(cs.CipherSuite),
+		Cipher:     cipherName(cs.CipherSuite),
 		ServerName: lower(cs.ServerName),
 		Resumed:    cs.DidResume,
 	}
@@ -78,6 +78,22 @@ func TLSFrom(cs *tls.ConnectionState) *TLS {
 		t.Group = cs.CurveID.String()
 	}
 	return t
+}
+
+// ciphers holds the names of all suites: tls.CipherSuiteName makes its list anew at each call.
+var ciphers = func() map[uint16]string {
+	names := make(map[uint16]string)
+	for _, c := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+		names[c.ID] = c.Name
+	}
+	return names
+}()
+
+func cipherName(id uint16) string {
+	if name, ok := ciphers[id]; ok {
+		return name
+	}
+	return tls.CipherSuiteName(id)
 }
 
 // Mechanism says how the client presented its credentials.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,10 @@ type clientConn struct {
 	// stream alike whether the client said so (close_notify) or not; this tells.
 	ended  bool
 	stalls stall // for the relay's writes
+
+	// In a relay the socket is read by a tap, which puts what came into early, or the error into fault.
+	fed   bool
+	fault error
 }
 
 // Read reads what came with the PROXY header first, then from the connection.
@@ -26,6 +31,13 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			c.early = nil
 		}
 		return n, nil
+	}
+	if c.fed {
+		if c.fault == nil {
+			return 0, errHungry
+		}
+		c.ended = true
+		return 0, c.fault
 	}
 	n, err := c.Conn.Read(p)
 	if err != nil && !isTimeout(err) {
@@ -45,16 +57,17 @@ func (c *clientConn) Write(p []byte) (int, error) {
 // A stall limits the time that a write may wait. Setting a deadline costs more than a small write itself, so one is
 // set for longer, and again only when less than the limit is left of it.
 type stall struct {
-	limit time.Duration // 0 is none
+	limit atomic.Int64 // a duration, 0 is none
 	until time.Time
 }
 
 func (s *stall) arm(c net.Conn) error {
-	if s.limit <= 0 {
+	limit := time.Duration(s.limit.Load())
+	if limit <= 0 {
 		return nil
 	}
-	if now := time.Now(); s.until.Sub(now) < s.limit {
-		s.until = now.Add(s.limit + s.limit/2)
+	if now := time.Now(); s.until.Sub(now) < limit {
+		s.until = now.Add(limit + limit/2)
 		return c.SetWriteDeadline(s.until)
 	}
 	return nil

@@ -26,18 +26,26 @@ var (
 // on, which a reset would destroy.
 const drainTime = 5 * time.Second
 
+// errQuiet means that nothing has come for a while: what waits on goes to a fresh goroutine, because a stack that
+// has done TLS is several times as large as one that only waits.
+var errQuiet = errors.New("nothing has come for a while")
+
+// quietTime is how long nothing must come until a fresh goroutine is worth its while.
+const quietTime = time.Second
+
 // A relay carries bytes between a client and its backend, unchanged. download runs on the session's goroutine,
 // upload on one more, for which run waits.
 type relay struct {
 	s       *session
 	conn    *backend.Conn
 	who     identity
-	up      tap    // client to backend
-	down    tap    // backend to client
+	up      lane   // client to backend
+	down    lane   // backend to client
 	early   []byte // what the client sent behind its login
 	stalls  stall  // of the backend
 	seen    pop3.Observer
 	in, out int64 // octets carried from the client and to it
+	begun   bool
 
 	last    atomic.Int64 // when a byte moved last, in nanoseconds since the session began
 	silence atomic.Int64 // how long none may move, in nanoseconds; 0 is for ever
@@ -48,48 +56,51 @@ type relay struct {
 	upErr error
 }
 
+// A lane is one direction, as its goroutine knows it.
+type lane struct {
+	tap
+	socket interface{ SetReadDeadline(time.Time) error } // what the lane waits at
+	quiet  bool                                          // it waits on a fresh goroutine
+	moved  time.Duration                                 // when a byte came last, since the session began
+}
+
 // identity is whose session it is, for the record at its end.
 type identity struct{ user, tenant, backend string }
 
 func newRelay(s *session, l *login, conn *backend.Conn) *relay {
 	r := &relay{s: s, conn: conn, who: identity{l.creds.Name.Full(), l.route.Tenant, l.route.Backend}}
 	r.early = append(r.early, s.talk.lines.Buffered()...)
-	r.down.open(conn.Conn)
+	r.down.open(conn.Conn, nil)
+	r.down.socket = conn
+	r.up.socket = s.raw
 	if s.conn == net.Conn(s.raw) {
-		r.up.open(s.raw.Conn)
+		r.up.open(s.raw.Conn, nil)
 	} else {
-		r.up.open(s.conn)
+		r.up.open(s.conn, s.raw)
 	}
 	r.silence.Store(int64(s.snap.Timeouts.Idle))
 	// The dialogue's write deadline is still set; with no limit for the relay it must go.
 	_ = s.raw.SetWriteDeadline(time.Time{})
 	_ = conn.SetDeadline(time.Time{})
-	s.raw.stalls.limit = s.snap.Timeouts.Stall
-	r.stalls.limit = s.snap.Timeouts.Stall
+	s.raw.stalls.limit.Store(int64(s.snap.Timeouts.Stall))
+	r.stalls.limit.Store(int64(s.snap.Timeouts.Stall))
 	return r
 }
 
 // run carries bytes until both directions are done, closes both connections as the end asks for, and says why it
-// ended.
+// ended; or it returns errQuiet, and is to be called again on a fresh goroutine.
 //
 // The client's end of its stream is passed on, and the backend may still finish what it sends. The backend's end
 // is the session's: all it sent is written, then the client's stream ends properly. A connection that breaks is
 // never ended as if nothing were wrong, for the client would take half a message for a whole one.
 func (r *relay) run() error {
-	r.moved()
-	r.rearm(r.s.raw)
-	r.rearm(r.conn)
-	r.Go(func() {
-		defer func() {
-			if p := recover(); p != nil {
-				r.s.slipped(p)
-				r.upErr = errInternal
-				r.cut()
-			}
-		}()
-		r.upErr = r.upload()
-	})
+	if !r.begun {
+		r.begin()
+	}
 	err := r.download()
+	if errors.Is(err, errQuiet) {
+		return err
+	}
 	r.hard.Store(true)
 	switch {
 	case errors.Is(err, errEndBackendClosed):
@@ -106,6 +117,16 @@ func (r *relay) run() error {
 	return r.cause(err)
 }
 
+// begin starts the upload and sends what the backend has said already.
+func (r *relay) begin() {
+	r.begun = true
+	r.moved(&r.up)
+	r.moved(&r.down)
+	r.rearm(&r.up)
+	r.rearm(&r.down)
+	r.Go(r.upload)
+}
+
 // cause is why the session ended, from how the two directions did.
 func (r *relay) cause(down error) error {
 	switch {
@@ -117,26 +138,37 @@ func (r *relay) cause(down error) error {
 	return down
 }
 
-// upload carries what the client sends. It returns nil when the client has properly ended its stream or the session
-// is over anyway.
-func (r *relay) upload() error {
+// upload carries what the client sends, on a goroutine of its own, and leaves why it ended in upErr.
+func (r *relay) upload() {
+	defer func() {
+		if p := recover(); p != nil {
+			r.s.slipped(p)
+			r.upErr = errInternal
+			r.cut()
+		}
+	}()
 	err := r.forward(r.early)
 	r.early = nil
 	for err == nil {
 		var p []byte
 		p, err = r.up.read()
 		if len(p) > 0 {
+			r.moved(&r.up)
 			if werr := r.forward(p); werr != nil {
 				err = werr
 				break
 			}
 		}
-		if err != nil && isTimeout(err) && r.rearm(r.s.raw) {
-			err = nil
+		if err != nil && isTimeout(err) {
+			err = r.rearm(&r.up)
 		}
 	}
 	r.up.rest()
-	return r.uploadEnded(err)
+	if errors.Is(err, errQuiet) {
+		r.Go(r.upload)
+		return
+	}
+	r.upErr = r.uploadEnded(err)
 }
 
 // forward writes what came from the client to the backend.
@@ -151,7 +183,6 @@ func (r *relay) forward(p []byte) error {
 	n, err := r.conn.Write(p)
 	r.in += int64(n)
 	r.s.gw.metrics.bytesIn.Add(float64(n))
-	r.moved()
 	switch {
 	case err == nil:
 		return nil
@@ -171,16 +202,17 @@ func (r *relay) uploadEnded(err error) error {
 	case errors.Is(err, errEndStalled):
 		r.cut()
 		return err
-	case isTimeout(err):
+	case errors.Is(err, errEndIdle):
 		r.cut()
-		return errEndIdle
+		return err
 	case errors.Is(err, io.EOF) && (!r.s.raw.ended || r.s.client.TLS.Offloaded):
 		if d := r.s.snap.Timeouts.HalfClose; d > 0 {
 			r.silence.Store(int64(d))
 		}
 		_ = closeWrite(r.conn) // where it fails, download finds the connection broken
-		r.moved()
-		r.rearm(r.conn)
+		// The backend has its time from now on. download sets its own deadline when this one strikes.
+		r.last.Store(int64(time.Since(r.s.began)))
+		_ = r.conn.SetReadDeadline(time.Now().Add(quietTime))
 		return nil
 	}
 	r.deaf.Store(true)
@@ -188,49 +220,48 @@ func (r *relay) uploadEnded(err error) error {
 	return errEndClientGone
 }
 
-// download carries what the backend sends. It always returns why it ended.
+// download carries what the backend sends. It always returns why it ended, or errQuiet.
 func (r *relay) download() error {
-	if len(r.conn.Leftover) > 0 {
-		if err := r.deliver(r.conn.Leftover); err != nil {
-			return err
-		}
-		r.conn.Leftover = nil
-	}
-	for {
-		p, err := r.down.read()
+	err := r.deliver(r.conn.Leftover)
+	r.conn.Leftover = nil
+	for err == nil {
+		var p []byte
+		p, err = r.down.read()
 		if len(p) > 0 {
+			r.moved(&r.down)
 			if werr := r.deliver(p); werr != nil {
-				r.down.rest()
-				return werr
+				err = werr
+				break
 			}
 		}
-		switch {
-		case err == nil:
-		case isTimeout(err):
-			if r.rearm(r.conn) {
-				continue
-			}
-			r.down.rest()
-			return errEndIdle
-		case errors.Is(err, io.EOF):
-			r.down.rest()
-			return errEndBackendClosed
-		default:
-			r.down.rest()
-			return errEndBackendGone
+		if err != nil {
+			err = r.downloadEnded(err)
 		}
 	}
+	r.down.rest()
+	return err
+}
+
+// downloadEnded makes of an error of reading why the session ended, nil where it does not.
+func (r *relay) downloadEnded(err error) error {
+	switch {
+	case isTimeout(err):
+		return r.rearm(&r.down)
+	case errors.Is(err, io.EOF):
+		return errEndBackendClosed
+	}
+	return errEndBackendGone
 }
 
 // deliver writes what came from the backend to the client.
 func (r *relay) deliver(p []byte) error {
-	if r.deaf.Load() {
+	if len(p) == 0 || r.deaf.Load() {
 		return nil
 	}
 	n, err := r.s.conn.Write(p)
 	r.out += int64(n)
 	r.s.gw.metrics.bytesOut.Add(float64(n))
-	r.moved()
+	r.moved(&r.down) // a slow client takes its time, which is no silence
 	switch {
 	case err == nil:
 		return nil
@@ -242,26 +273,54 @@ func (r *relay) deliver(p []byte) error {
 	return errEndClientGone
 }
 
-// moved notes that a byte has moved.
-func (r *relay) moved() {
-	r.last.Store(int64(time.Since(r.s.began)))
+// moved notes that a byte has moved in a lane. If the lane was quiet, it is watched for falling quiet again.
+func (r *relay) moved(l *lane) {
+	l.moved = time.Since(r.s.began)
+	r.last.Store(int64(l.moved))
+	if l.quiet {
+		l.quiet = false
+		_ = l.socket.SetReadDeadline(time.Now().Add(quietTime)) // an error shows in the next read
+		if r.hard.Load() {                                      // looked at after arming, or the meant deadline would be lost
+			_ = l.socket.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
 }
 
-// rearm sets the read deadline of c to when the silence will have lasted too long, and says whether that is still to
-// come. Deadlines are set when they strike and not at each read: a session that is busy for an hour costs six.
-func (r *relay) rearm(c interface{ SetReadDeadline(time.Time) error }) bool {
+// rearm is called when the deadline of a lane has struck. It sets the next one, and returns nil when the lane is to
+// wait on, errQuiet when it is to do so on a fresh goroutine, errEndIdle when it has waited too long. Deadlines are
+// set when they strike and not at each read, for setting one costs more than a small read.
+func (r *relay) rearm(l *lane) error {
 	if r.hard.Load() {
-		return false
+		return errEndIdle
 	}
-	limit := time.Duration(r.silence.Load())
-	if limit <= 0 {
-		return c.SetReadDeadline(time.Time{}) == nil && !r.hard.Load()
-	}
-	left := time.Duration(r.last.Load()) + limit - time.Since(r.s.began)
+	now := time.Since(r.s.began)
+	left := quietTime - (now - l.moved)
+	result := error(nil)
 	if left <= 0 {
-		return false
+		if !l.quiet {
+			l.quiet, result = true, errQuiet
+		}
+		limit := time.Duration(r.silence.Load())
+		left = time.Duration(r.last.Load()) + limit - now
+		if limit > 0 && left <= 0 {
+			return errEndIdle
+		}
+		if limit <= 0 {
+			left = 0
+		}
 	}
-	return c.SetReadDeadline(time.Now().Add(left)) == nil && !r.hard.Load() // looked at again after arming
+	if err := l.socket.SetReadDeadline(after(left)); err != nil || r.hard.Load() { // looked at after arming
+		return errEndIdle
+	}
+	return result
+}
+
+// after is the time d from now, and none for 0.
+func after(d time.Duration) time.Time {
+	if d <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(d)
 }
 
 // cut ends the other direction: both connections are of no more use.

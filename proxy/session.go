@@ -167,9 +167,12 @@ func (s *session) farewell(err error) error {
 	return err
 }
 
-// carry is the stage after login: bytes both ways.
+// carry is the stage after login: bytes both ways. It begins anew, on a small stack, each time the session falls quiet.
 func (s *session) carry(context.Context) stage {
 	err := s.relay.run()
+	if errors.Is(err, errQuiet) {
+		return (*session).carry
+	}
 	return s.end(err)
 }
 
@@ -220,7 +223,7 @@ func (s *session) closeGently() {
 // closeStream tells the client, in TLS and in TCP, that nothing more comes. What the client still sends may be read
 // for a moment. All here is a courtesy: an error means that the client is gone already.
 func (s *session) closeStream() {
-	s.raw.stalls.limit = 0
+	s.raw.stalls.limit.Store(0)
 	_ = s.raw.SetDeadline(time.Now().Add(lingerTime))
 	if s.conn != net.Conn(s.raw) {
 		_ = closeWrite(s.conn)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"sync"
@@ -14,63 +15,98 @@ const chunkSize = 64 << 10
 // TLS connection returns.
 const recordSize = 16 << 10
 
-var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+type chunk [chunkSize]byte
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // A tap reads from a connection and holds no buffer while there is nothing to read: with thousands of idle sessions,
-// buffers would be most of the memory. One goroutine at a time may use it.
+// buffers would be most of the memory. Nor does it wait deep down in crypto/tls, for the stack that is needed there
+// would be kept too. One goroutine at a time may use it.
 type tap struct {
-	conn  net.Conn
-	raw   syscall.RawConn // waits for bytes below the buffer; nil where there is TLS in between
-	chunk *[chunkSize]byte
-	small [64]byte // a command fits; what does not shows that a chunk is worth borrowing
-	more  bool     // the last read filled what it was given
-	n     int
-	err   error
-	try   func(fd uintptr) bool
+	conn net.Conn        // what is read
+	raw  syscall.RawConn // the socket below it, which waits for bytes; nil where there is none to be had
+	try  func(fd uintptr) bool
+	tls  *tls.Conn   // conn, where TLS has to be taken off
+	feed *clientConn // what TLS reads from: the tap puts in what came from the socket
+	took *chunk      // what came from the socket
+	out  *chunk      // what TLS made of it
+	n    int
+	err  error
+	more bool // TLS may have something left, or without a socket: the last read filled what it was given
+
+	small []byte // what is waited with where there is no socket
 }
 
-// open makes the tap ready to read conn.
-func (t *tap) open(conn net.Conn) {
+// smallRead is what a tap without a socket waits with. A command fits; what does not shows that a chunk is worth borrowing.
+const smallRead = 64
+
+// open makes the tap ready to read conn. feed is below conn's TLS, nil where there is none or it is not ours.
+func (t *tap) open(conn net.Conn, feed *clientConn) {
 	t.conn = conn
-	if c, ok := conn.(*net.TCPConn); ok && canWait {
-		if raw, err := c.SyscallConn(); err == nil {
-			t.raw, t.try = raw, t.attempt
-		}
+	socket := conn
+	if feed != nil {
+		socket = feed.Conn
+	}
+	tcp, ok := socket.(*net.TCPConn)
+	if !ok || !canWait {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	t.raw, t.try = raw, t.attempt
+	if c, ok := conn.(*tls.Conn); ok {
+		t.tls, t.feed = c, feed
+		feed.fed, t.more = true, true // the login may have left something in TLS
 	}
 }
 
-// read waits for bytes and returns them; they are valid until the next call of read or rest.
+// read waits for bytes and returns them; they are valid until the next call of read or rest. Bytes and an error
+// may come together.
 func (t *tap) read() ([]byte, error) {
-	if t.raw != nil {
-		return t.readRaw()
+	switch {
+	case t.raw == nil:
+		return t.readConn()
+	case t.tls == nil:
+		return t.readSocket()
 	}
-	buf := t.small[:]
-	if t.more {
-		t.borrow()
-		buf = t.chunk[:]
+	for {
+		if t.more {
+			if p, err := t.readTLS(); len(p) > 0 || err != nil {
+				return p, err
+			}
+		}
+		p, err := t.readSocket()
+		if isTimeout(err) {
+			return nil, err
+		}
+		t.feed.early, t.feed.fault = p, err
+		t.more = true
 	}
-	n, err := t.conn.Read(buf)
-	t.more = n == len(t.small) || n >= recordSize
-	return buf[:n], err
 }
 
-func (t *tap) readRaw() ([]byte, error) {
+// readSocket waits at the socket, which costs no buffer, and a small stack.
+func (t *tap) readSocket() ([]byte, error) {
 	if err := t.raw.Read(t.try); err != nil {
 		return nil, err
 	}
+	if t.err == nil && t.n == 0 {
+		t.err = io.EOF
+	}
 	if t.err != nil {
+		t.rest()
 		return nil, t.err
 	}
-	if t.n == 0 {
-		return nil, io.EOF
-	}
-	return t.chunk[:t.n], nil
+	return t.took[:t.n], nil
 }
 
 // attempt reads into a borrowed chunk, and gives it back when nothing is there.
 func (t *tap) attempt(fd uintptr) bool {
-	t.borrow()
-	t.n, t.err = readDescriptor(fd, t.chunk[:])
+	if t.took == nil {
+		t.took = chunks.Get().(*chunk)
+	}
+	t.n, t.err = readDescriptor(fd, t.took[:])
 	if isAgain(t.err) {
 		t.rest()
 		return false
@@ -78,16 +114,66 @@ func (t *tap) attempt(fd uintptr) bool {
 	return true
 }
 
-func (t *tap) borrow() {
-	if t.chunk == nil {
-		t.chunk = chunks.Get().(*[chunkSize]byte)
+// readTLS returns what TLS makes of what it was fed, and nothing when it needs more.
+func (t *tap) readTLS() ([]byte, error) {
+	if t.out == nil {
+		t.out = chunks.Get().(*chunk)
+	}
+	n, err := t.tls.Read(t.out[:])
+	if err == error(errHungry) {
+		t.more, err = false, nil
+		if n == 0 {
+			t.rest()
+		}
+	}
+	return t.out.upTo(n), err
+}
+
+func (c *chunk) upTo(n int) []byte {
+	if c == nil {
+		return nil
+	}
+	return c[:n]
+}
+
+// readConn waits in a read with a small buffer of its own, and borrows a chunk for what does not fit.
+func (t *tap) readConn() ([]byte, error) {
+	if !t.more {
+		if t.small == nil {
+			t.small = make([]byte, smallRead)
+		}
+		n, err := t.conn.Read(t.small)
+		t.more = n == len(t.small)
+		return t.small[:n], err
+	}
+	if t.out == nil {
+		t.out = chunks.Get().(*chunk)
+	}
+	n, err := t.conn.Read(t.out[:])
+	if t.more = n >= recordSize; !t.more && n == 0 {
+		t.rest()
+	}
+	return t.out.upTo(n), err
+}
+
+// rest gives the buffers back until the next read.
+func (t *tap) rest() {
+	if t.took != nil {
+		chunks.Put(t.took)
+		t.took = nil
+	}
+	if t.out != nil {
+		chunks.Put(t.out)
+		t.out = nil
 	}
 }
 
-// rest gives the buffer back until the next read.
-func (t *tap) rest() {
-	if t.chunk != nil {
-		chunks.Put(t.chunk)
-		t.chunk = nil
-	}
-}
+// errHungry is what TLS is told when the tap has nothing to feed it. TLS passes it on and may be asked again, for it
+// says of itself that it is temporary.
+var errHungry = hungry{}
+
+type hungry struct{}
+
+func (hungry) Error() string   { return "nothing to read yet" }
+func (hungry) Timeout() bool   { return false }
+func (hungry) Temporary() bool { return true }

@@ -50,15 +50,18 @@ key's path. Its exit status is 1 when there is one. It opens no port and asks no
 // filesOf looks at the files that a configuration names. Its faults have the lines of the keys.
 func filesOf(c *configs.Config) error {
 	var faults configs.Faults
-	add := func(key, problem string) { faults = append(faults, configs.Fault{Key: key, Problem: problem}) }
+	add := func(key, problem string) { faults = append(faults, c.Fault(key, problem)) }
 	if _, err := certs.Check(c.TLS); err != nil {
 		for _, p := range certs.Problems(err) {
 			add(p.Key, p.Problem)
 		}
 	}
 	if _, err := backend.New(nil, nil).Prepare(c.Backends); err != nil {
-		var f *backend.Fault
-		if errors.As(err, &f) {
+		var fs backend.Faults
+		if !errors.As(err, &fs) {
+			return err
+		}
+		for _, f := range fs {
 			add(f.Key, f.Err.Error())
 		}
 	}

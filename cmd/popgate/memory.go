@@ -10,7 +10,7 @@ import (
 
 // gcPercent trades memory for CPU while logins come: a session leaves little behind, so the collector would run many
 // times a second to keep a small heap small. What is saved then, tidy gives back when it is quiet.
-const gcPercent = 400
+const gcPercent = 200
 
 // tidy sets the collector's target, and gives memory back to the system once the rush that used it is over. A busy
 // gateway is left alone: there it would cost and gain nothing.

@@ -32,6 +32,8 @@ and the certificates again and reopens the audit file.`,
 			if err != nil {
 				return err
 			}
+			// Without this, a closed reader of the audit on standard output would end the gateway.
+			signal.Ignore(syscall.SIGPIPE)
 			signals := make(chan os.Signal, 4)
 			signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 			defer signal.Stop(signals)

@@ -1,0 +1,11 @@
+//go:build !unix
+
+package main
+
+import "syscall"
+
+// keepAlive leaves it to the idle limit to find clients that vanished.
+func keepAlive(_, _ string, _ syscall.RawConn) error { return nil }
+
+// noCoreDumps has nothing to do where there are none.
+func noCoreDumps() error { return nil }
