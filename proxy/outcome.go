@@ -156,5 +156,5 @@ func outcomeOf(cause error) outcome {
 // fromBackend says that a backend itself has refused.
 func fromBackend(cause error) bool {
 	var e *backend.Error
-	return errors.As(cause, &e)
+	return errors.As(cause, &e) && e.Server != ""
 }

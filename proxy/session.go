@@ -163,6 +163,10 @@ func (s *session) farewell(err error) error {
 	if o := outcomeOf(err); o.says() {
 		s.talk.out = pop3.AppendErr(s.talk.out, o.code, o.text)
 	}
+	var foreign *foreignError
+	if errors.As(err, &foreign) {
+		s.sayForeign(foreign.protocol)
+	}
 	_ = s.talk.flush() // the session is over: err is what ended it
 	return err
 }

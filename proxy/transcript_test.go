@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -69,12 +67,6 @@ type player struct {
 	backend *leg
 	server  *server
 	closed  bool // the record of the session's end was read
-}
-
-// A leg is one connection to the backend.
-type leg struct {
-	conn net.Conn
-	r    *bufio.Reader
 }
 
 func play(t *testing.T, script string) {
@@ -178,9 +170,7 @@ func (p *player) backendStep(word, arg string) {
 	t := p.t
 	t.Helper()
 	if p.backend == nil || word+arg == "B!next" {
-		c := receive(t, p.server.conns, "a connection to the backend")
-		_ = c.SetDeadline(time.Now().Add(patience))
-		p.backend = &leg{c, bufio.NewReader(c)}
+		p.backend = p.server.next(t)
 	}
 	switch word {
 	case "B<":
@@ -263,42 +253,4 @@ func recordText(e *audit.Event) string {
 		b += fmt.Sprintf(" retr=%d top=%d dele=%d quit=%v in=%d out=%d", e.Retr, e.Top, e.Dele, e.Quit, e.BytesIn, e.BytesOut)
 	}
 	return b
-}
-
-// A server is the listener of a backend that the test plays.
-type server struct {
-	address string
-	conns   chan net.Conn
-	stop    func() int // closes it; how many connections nobody has taken
-}
-
-func listen(t testing.TB) *server {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{address: ln.Addr().String(), conns: make(chan net.Conn, 1000)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			s.conns <- c
-		}
-	}()
-	s.stop = func() int {
-		ln.Close()
-		<-done
-		n := len(s.conns)
-		for range n {
-			(<-s.conns).Close()
-		}
-		return n
-	}
-	t.Cleanup(func() { s.stop() })
-	return s
 }

@@ -380,6 +380,9 @@ func (g *gateway) ready() (ok bool, notes []string) {
 	if g.stopping.Load() {
 		notes = append(notes, "stopping")
 	}
+	if err := g.audit.Trouble(); err != nil {
+		notes = append(notes, "audit: records are not written: "+err.Error())
+	}
 	if v := g.view.Load(); v != nil {
 		for _, b := range v.Status() {
 			if b.Up() == 0 {

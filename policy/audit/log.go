@@ -39,10 +39,11 @@ type Log struct {
 	refused refusals
 	batch   []byte // the writer's
 
-	start   time.Time    // the zero of the times below
-	writing atomic.Int64 // when the write under way began; 0 is none
-	said    atomic.Int64 // when lost records were last said to be lost
-	lost    atomic.Int64 // how many were since
+	start   time.Time             // the zero of the times below
+	writing atomic.Int64          // when the write under way began; 0 is none
+	said    atomic.Int64          // when lost records were last said to be lost
+	lost    atomic.Int64          // how many were since
+	broken  atomic.Pointer[error] // why the last write failed; nil if it did not
 }
 
 // New returns a Log for the gateway called node. A nil log logs nothing, a nil reg registers nothing.
@@ -152,8 +153,24 @@ func (v *View) skips(e *Event) bool {
 	return v == nil || v.out == nil || e.Name == SessionOpened && !v.config.SessionOpened
 }
 
+// Trouble says why records cannot be written now: the last write failed, or hangs. It is nil while all is well.
+func (l *Log) Trouble() error {
+	if l.hangs() {
+		return errHangs
+	}
+	if err := l.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (l *Log) hangs() bool {
+	since := l.writing.Load()
+	return since != 0 && l.now()-since > int64(patience)
+}
+
 func (l *Log) record(ctx context.Context, ev *Event) error {
-	if since := l.writing.Load(); since != 0 && l.now()-since > int64(patience) {
+	if l.hangs() {
 		return errHangs // or every login of a hung disk would wait in turn
 	}
 	e := l.entries.Get().(*entry)

@@ -407,6 +407,9 @@ func TestCancelled(t *testing.T) {
 	if got := len(records(t, readFile(t, path))); got != 100 {
 		t.Errorf("records: got %d, want 100", got)
 	}
+	if err := l.Trouble(); err != nil {
+		t.Errorf("trouble: got %v, want none", err)
+	}
 }
 
 // TestQueueIsBounded: records nobody waits for fill half of the queue and no more, so logins find the other half.

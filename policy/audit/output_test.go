@@ -92,6 +92,9 @@ func TestFullDiskRecords(t *testing.T) {
 			if got := testutil.ToFloat64(l.metrics.records.WithLabelValues(string(LoginAccepted))); got != 2 {
 				t.Errorf("records: got %v, want 2", got)
 			}
+			if err := l.Trouble(); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("trouble on a full disk: got %v, want %v", err, syscall.ENOSPC)
+			}
 		})
 	}
 }

@@ -47,6 +47,11 @@ func (l *Log) write(entries []*entry) {
 			continue // all were withdrawn
 		}
 		n, err := l.commit(l.batch)
+		if err == nil {
+			l.broken.Store(nil)
+		} else {
+			l.broken.Store(&err)
+		}
 		for _, e := range some {
 			l.settle(e, n, err)
 		}
