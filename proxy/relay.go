@@ -74,6 +74,7 @@ func newRelay(s *session, l *login, conn *backend.Conn) *relay {
 	r.down.socket = conn
 	r.up.socket = s.raw
 	if s.conn == net.Conn(s.raw) {
+		r.early, s.raw.early = append(r.early, s.raw.early...), nil // the tap goes past it
 		r.up.open(s.raw.Conn, nil)
 	} else {
 		r.up.open(s.conn, s.raw)
@@ -102,8 +103,9 @@ func (r *relay) run() error {
 		return err
 	}
 	r.hard.Store(true)
+	_ = r.conn.SetWriteDeadline(time.Now().Add(lingerTime)) // upload may wait for a backend that takes nothing
 	switch {
-	case errors.Is(err, errEndBackendClosed):
+	case errors.Is(err, errEndBackendClosed) && !r.deaf.Load(): // or what was thrown away would not be missed
 		r.over.Store(true)
 		r.s.closeStream()
 	case errors.Is(err, errEndClientGone):
@@ -277,11 +279,11 @@ func (r *relay) deliver(p []byte) error {
 func (r *relay) moved(l *lane) {
 	l.moved = time.Since(r.s.began)
 	r.last.Store(int64(l.moved))
-	if l.quiet {
+	if l.quiet && !r.hard.Load() {
 		l.quiet = false
 		_ = l.socket.SetReadDeadline(time.Now().Add(quietTime)) // an error shows in the next read
 		if r.hard.Load() {                                      // looked at after arming, or the meant deadline would be lost
-			_ = l.socket.SetReadDeadline(time.Unix(1, 0))
+			_ = l.socket.SetReadDeadline(time.Now().Add(drainTime)) // the longest that one may be
 		}
 	}
 }

@@ -139,6 +139,7 @@ func (c *chunk) upTo(n int) []byte {
 // readConn waits in a read with a small buffer of its own, and borrows a chunk for what does not fit.
 func (t *tap) readConn() ([]byte, error) {
 	if !t.more {
+		t.rest()
 		if t.small == nil {
 			t.small = make([]byte, smallRead)
 		}
