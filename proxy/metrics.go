@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -101,7 +102,7 @@ func (m *metrics) handshake(t *auth.TLS, took time.Duration) {
 func (m *metrics) handshakeFailed(listener string, err error) {
 	var (
 		header tls.RecordHeaderError
-		alert  tls.AlertError
+		remote *net.OpError // an alert's own type is crypto/tls's secret
 		cause  = "other"
 	)
 	switch {
@@ -113,7 +114,7 @@ func (m *metrics) handshakeFailed(listener string, err error) {
 		cause = "client_left"
 	case errors.As(err, &header):
 		cause = "not_tls"
-	case errors.As(err, &alert):
+	case errors.As(err, &remote) && remote.Op == "remote error":
 		cause = "alert"
 	}
 	m.handshakeFailures.WithLabelValues(listener, cause).Inc()
