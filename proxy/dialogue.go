@@ -19,6 +19,8 @@ type dialogue struct {
 	bad      int           // commands that were not understood
 	failures int           // logins that failed
 	heard    bool          // the client has said something
+	idle     bool          // it waits for a command, so that it may fall quiet
+	quiet    bool          // it has
 }
 
 func newDialogue(s *session) *dialogue {
@@ -30,7 +32,9 @@ func newDialogue(s *session) *dialogue {
 // command returns the next command's line, valid until the call after.
 func (d *dialogue) command() ([]byte, error) {
 	d.lines.Wipe() // the command before may have been a password
+	d.idle = true
 	line, err := d.lines.Line(int(max(d.s.snap.Bounds.Line, d.s.snap.Bounds.AuthLine)))
+	d.idle = false
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +60,12 @@ func (d *dialogue) Read(p []byte) (int, error) {
 	if err := d.flush(); err != nil {
 		return 0, err
 	}
-	began := time.Now()
-	if err := d.s.conn.SetReadDeadline(began.Add(d.patience)); err != nil {
-		return 0, err
+	began, wait := time.Now(), d.patience
+	if d.idle && wait > quietTime && !d.quiet {
+		wait = quietTime
+	}
+	if err := d.s.conn.SetReadDeadline(began.Add(wait)); err != nil {
+		return 0, clientGone(err)
 	}
 	if d.s.gw.isClosing() { // after arming: the wake may have come just before
 		return 0, errShutdown
@@ -66,11 +73,16 @@ func (d *dialogue) Read(p []byte) (int, error) {
 	n, err := d.s.conn.Read(p)
 	d.patience -= time.Since(began)
 	if err != nil && isTimeout(err) {
-		if d.s.gw.isClosing() {
+		switch {
+		case d.s.gw.isClosing():
 			return n, errShutdown
+		case d.idle && d.patience > 0:
+			d.quiet = true
+			return n, errQuiet
 		}
 		return n, errTooSlow
 	}
+	d.quiet = false
 	if !d.heard && n > 0 {
 		// A TLS hello or a PROXY header need not have a line end: do not wait for one.
 		if other := pop3.Foreign(p[:n]); other == "TLS" || other == "PROXY protocol" {

@@ -26,13 +26,6 @@ var (
 // on, which a reset would destroy.
 const drainTime = 5 * time.Second
 
-// errQuiet means that nothing has come for a while: what waits on goes to a fresh goroutine, because a stack that
-// has done TLS is several times as large as one that only waits.
-var errQuiet = errors.New("nothing has come for a while")
-
-// quietTime is how long nothing must come until a fresh goroutine is worth its while.
-const quietTime = time.Second
-
 // A relay carries bytes between a client and its backend, unchanged. download runs on the session's goroutine,
 // upload on one more, for which run waits.
 type relay struct {
@@ -249,7 +242,7 @@ func (r *relay) downloadEnded(err error) error {
 	switch {
 	case isTimeout(err):
 		return r.rearm(&r.down)
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF) && !brokenOff(r.conn.Conn):
 		return errEndBackendClosed
 	}
 	return errEndBackendGone

@@ -46,27 +46,36 @@ const (
 	phaseRelaying         // nothing of ours may be written any more
 )
 
-// A stage is a part of a session's life, done on a goroutine of its own, so that the deep stack of one is not kept
-// by the next. It returns the stage that follows, nil at the end of the session.
-type stage func(*session, context.Context) stage
+// A stage is a part of a session's life. It returns the stage that follows, nil at the end of the session. A quiet
+// session, which will wait for a while, goes on with it on a fresh goroutine.
+type stage func(*session, context.Context) (next stage, quiet bool)
+
+// errQuiet means that nothing has come for a while: what waits on goes to a fresh goroutine, because a stack that
+// has done TLS is several times as large as one that only waits.
+var errQuiet = errors.New("nothing has come for a while")
+
+// quietTime is how long nothing must come until a fresh goroutine is worth its while.
+const quietTime = time.Second
 
 // run goes through the stages from the given one on.
-func (s *session) run(ctx context.Context, st stage) {
-	var next stage
+func (s *session) run(ctx context.Context, next stage) {
+	quiet := false
 	defer func() {
 		// One session's slip must not end all the others: it is logged with its stack, counted, and closed.
 		if p := recover(); p != nil {
 			s.slipped(p)
 			s.end(errInternal)
-			next = nil
+			quiet = false
 		}
-		if next == nil {
-			s.gw.serving.Done()
+		if quiet {
+			go s.run(ctx, next)
 			return
 		}
-		go s.run(ctx, next)
+		s.gw.serving.Done()
 	}()
-	next = st(s, ctx)
+	for next != nil && !quiet {
+		next, quiet = next(s, ctx)
+	}
 }
 
 // slipped tells of a panic.
@@ -77,7 +86,7 @@ func (s *session) slipped(p any) {
 }
 
 // open is the first stage: PROXY header, admission, and TLS where it comes first.
-func (s *session) open(ctx context.Context) stage {
+func (s *session) open(ctx context.Context) (stage, bool) {
 	s.conn = s.raw
 	if len(s.listener.ProxyProtocolFrom) > 0 {
 		if err := s.readHeader(time.Now().Add(s.snap.Timeouts.ProxyHeader)); err != nil {
@@ -100,7 +109,7 @@ func (s *session) open(ctx context.Context) stage {
 			return s.end(err)
 		}
 	}
-	return (*session).converse
+	return (*session).converse, false
 }
 
 // handshake does the TLS handshake on the raw connection, within its own deadline.
@@ -133,22 +142,25 @@ func (s *session) handshake() error {
 }
 
 // converse is the stage of the commands before login.
-func (s *session) converse(ctx context.Context) stage {
+func (s *session) converse(ctx context.Context) (stage, bool) {
 	if s.talk == nil {
 		s.talk = newDialogue(s)
 		s.talk.out = pop3.AppendOK(s.talk.out, textGreeting)
 	}
 	for {
 		line, err := s.talk.command()
+		if errors.Is(err, errQuiet) {
+			return (*session).converse, true
+		}
 		if err != nil {
 			return s.end(s.farewell(err))
 		}
 		err = s.do(ctx, line)
 		switch {
 		case errors.Is(err, errLoggedIn):
-			return (*session).carry
+			return (*session).carry, false
 		case errors.Is(err, errTLSStarted):
-			return (*session).converse
+			return (*session).converse, false
 		case err != nil:
 			return s.end(s.farewell(err))
 		}
@@ -171,17 +183,17 @@ func (s *session) farewell(err error) error {
 	return err
 }
 
-// carry is the stage after login: bytes both ways. It begins anew, on a small stack, each time the session falls quiet.
-func (s *session) carry(context.Context) stage {
+// carry is the stage after login: bytes both ways.
+func (s *session) carry(context.Context) (stage, bool) {
 	err := s.relay.run()
 	if errors.Is(err, errQuiet) {
-		return (*session).carry
+		return (*session).carry, true
 	}
 	return s.end(err)
 }
 
 // end closes the session and leaves its records. It is always the last call of a session.
-func (s *session) end(err error) stage {
+func (s *session) end(err error) (stage, bool) {
 	s.slot.release()
 	s.slot = nil
 	if s.visit != nil {
@@ -206,15 +218,15 @@ func (s *session) end(err error) stage {
 	s.gw.recorder.Post(e)
 	s.gw.metrics.sessionEnded(e)
 	s.logEnd(e, err)
-	return nil
+	return nil, false
 }
 
 // turnAway ends a connection that has not become a session.
-func (s *session) turnAway(reason audit.Reason) stage {
+func (s *session) turnAway(reason audit.Reason) (stage, bool) {
 	s.gw.refuse(reason, &s.client)
 	_ = s.raw.Close()
 	s.gw.live.remove(s)
-	return nil
+	return nil, false
 }
 
 // closeGently lets what was written last arrive: it ends the stream and waits a moment for the client's own end.
