@@ -44,6 +44,7 @@ type relay struct {
 	silence atomic.Int64 // how long none may move, in nanoseconds; 0 is for ever
 	deaf    atomic.Bool  // the client takes no more: what comes for it is thrown away
 	over    atomic.Bool  // the backend takes no more: what comes for it is thrown away
+	ended   atomic.Bool  // the backend has been told that no more comes
 	hard    atomic.Bool  // a deadline that strikes now is meant
 	sync.WaitGroup
 	upErr error
@@ -204,7 +205,7 @@ func (r *relay) uploadEnded(err error) error {
 		if d := r.s.snap.Timeouts.HalfClose; d > 0 {
 			r.silence.Store(int64(d))
 		}
-		_ = closeWrite(r.conn) // where it fails, download finds the connection broken
+		r.endBackend()
 		// The backend has its time from now on. download sets its own deadline when this one strikes.
 		r.last.Store(int64(time.Since(r.s.began)))
 		_ = r.conn.SetReadDeadline(time.Now().Add(quietTime))
@@ -242,7 +243,7 @@ func (r *relay) downloadEnded(err error) error {
 	switch {
 	case isTimeout(err):
 		return r.rearm(&r.down)
-	case errors.Is(err, io.EOF) && !brokenOff(r.conn.Conn):
+	case errors.Is(err, io.EOF) && (r.ended.Load() || !brokenOff(r.conn.Conn)):
 		return errEndBackendClosed
 	}
 	return errEndBackendGone
@@ -329,8 +330,14 @@ func (r *relay) cut() {
 // drainBy lets the backend go on until t at most, with its client gone.
 func (r *relay) drainBy(t time.Time) {
 	r.hard.Store(true)
-	_ = closeWrite(r.conn)
+	r.endBackend()
 	_ = r.conn.SetReadDeadline(t)
+}
+
+// endBackend tells the backend that no more comes. Where it fails, download finds the connection broken.
+func (r *relay) endBackend() {
+	r.ended.Store(true)
+	_ = closeWrite(r.conn)
 }
 
 // drain reads what the backend still sends to nobody.

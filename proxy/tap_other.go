@@ -2,10 +2,15 @@
 
 package proxy
 
-import "errors"
+import (
+	"errors"
+	"net"
+)
 
 const canWait = false
 
 func readDescriptor(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 func isAgain(error) bool { return false }
+
+func brokenOff(net.Conn) bool { return false }

@@ -3,7 +3,9 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"errors"
+	"net"
 	"os"
 	"syscall"
 )
@@ -27,3 +29,24 @@ func readDescriptor(fd uintptr, p []byte) (int, error) {
 }
 
 func isAgain(err error) bool { return errors.Is(err, syscall.EAGAIN) }
+
+// brokenOff says that the connection below c, on which we have not ended our stream, was reset, though reading from it
+// gave no more than the end of the other's: the kernel tells of a reset once, and a write may have been told.
+func brokenOff(c net.Conn) bool {
+	if over, ok := c.(*tls.Conn); ok {
+		c = over.NetConn()
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var noPeer error // that a connection has no peer any more is what is left of a reset
+	if err := raw.Control(func(fd uintptr) { _, noPeer = syscall.Getpeername(int(fd)) }); err != nil {
+		return true
+	}
+	return noPeer != nil
+}
