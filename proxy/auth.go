@@ -35,7 +35,8 @@ func (s *session) cmdAuth(ctx context.Context, arg []byte) error {
 	names := s.listener.names()
 	name, err := names.Parse(x.User())
 	if err != nil {
-		return errBadName
+		// Unlike a USER, these are whole credentials: an attempt, with its record.
+		name = auth.Name{Typed: string(x.User()), Local: string(x.User())}
 	}
 	return s.login(ctx, auth.Credentials{Mechanism: x.Mechanism(), Name: name, Secret: auth.NewSecret(x.Secret())})
 }

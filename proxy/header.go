@@ -139,7 +139,8 @@ func (s *session) offloaded(tlvs []proxyproto.TLV) {
 		if !ssl.ClientSSL() {
 			return // the load balancer says itself that this client came in clear
 		}
-		facts.Version, _ = ssl.SSLVersion()
+		version, _ := ssl.SSLVersion()
+		facts.Version = strings.Replace(version, "TLSv", "TLS ", 1) // as our own handshakes write it
 		facts.Cipher, _ = ssl.SSLCipher()
 		facts.Group, _ = ssl.SSLGroup()
 	}

@@ -64,8 +64,11 @@ func (l *login) attempt(ctx context.Context) error {
 	return l.s.visit.Attempt(ctx, &l.creds)
 }
 
-// find asks the router where the user goes.
+// find asks the router where the user goes. A name that cannot be one has no key, and goes nowhere.
 func (l *login) find(ctx context.Context) (err error) {
+	if l.creds.Name.Key == "" {
+		return auth.ErrBadName
+	}
 	l.route, err = l.s.snap.Router.Route(ctx, auth.Query{Name: l.creds.Name, Client: &l.s.client})
 	return err
 }

@@ -97,6 +97,7 @@ var table = []struct {
 	{errInternal, over(audit.Internal, "")},
 
 	{auth.ErrUnknownUser, wrong(audit.UnknownUser)},
+	{auth.ErrBadName, wrong(audit.BadName)},
 	{policy.ErrSessions, later(audit.TooManySessions, textBusy)},
 	{policy.ErrSessionsPerIP, later(audit.TooManySessions, textBusy)},
 	{policy.ErrLoginsPerIP, later(audit.RateLimited, textBusy)},

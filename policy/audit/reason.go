@@ -7,13 +7,12 @@ type Reason string
 const (
 	WrongPassword           Reason = "wrong_password"            // The backend refused the user name or the password.
 	UnknownUser             Reason = "unknown_user"              // No route and no directory knows the user.
-	BadName                 Reason = "bad_name"                  // What was sent cannot be a user name.
-	NoRoute                 Reason = "no_route"                  // The user is known, but no backend is there for them.
+	BadName                 Reason = "bad_name"                  // What AUTH brought cannot be a user name.
 	Disabled                Reason = "disabled"                  // The backend said after the right password that the account needs its administrator.
-	InUse                   Reason = "in_use"                    // The backend said after the right password that the mailbox is in use.
-	LoginDelay              Reason = "login_delay"               // The user, whose password was right, logs in too often.
+	InUse                   Reason = "in_use"                    // After the right password: the backend says that the mailbox is in use, or the user has `limits.sessions_per_user` sessions.
+	LoginDelay              Reason = "login_delay"               // After the right password: the user logs in too often (`limits.logins_per_user`), or the backend says so.
 	RateLimited             Reason = "rate_limited"              // Too many logins from the client's network failed (`limits.logins_per_ip`).
-	TooManySessions         Reason = "too_many_sessions"         // There are as many sessions as there may be, in all, of the network or of the user.
+	TooManySessions         Reason = "too_many_sessions"         // There are as many sessions as there may be, in all (`limits.sessions`) or of the network (`limits.sessions_per_ip`).
 	TooManyFailures         Reason = "too_many_failures"         // Too many logins failed on this connection.
 	BackendDown             Reason = "backend_down"              // No server of the backend could be reached, or none spoke POP3.
 	BackendRefused          Reason = "backend_refused"           // The backend could not serve the login for now, and said nothing about the password.
