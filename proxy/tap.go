@@ -175,6 +175,11 @@ var errHungry = hungry{}
 
 type hungry struct{}
 
-func (hungry) Error() string   { return "nothing to read yet" }
-func (hungry) Timeout() bool   { return false }
+// Error says what is missing.
+func (hungry) Error() string { return "nothing to read yet" }
+
+// Timeout is false: no deadline has passed.
+func (hungry) Timeout() bool { return false }
+
+// Temporary makes TLS keep its state.
 func (hungry) Temporary() bool { return true }
