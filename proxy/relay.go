@@ -217,8 +217,15 @@ func (r *relay) uploadEnded(err error) error {
 }
 
 // download carries what the backend sends. It always returns why it ended, or errQuiet.
-func (r *relay) download() error {
-	err := r.deliver(r.conn.Leftover)
+func (r *relay) download() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.s.slipped(p)
+			r.cut()
+			err = errInternal
+		}
+	}()
+	err = r.deliver(r.conn.Leftover)
 	r.conn.Leftover = nil
 	for err == nil {
 		var p []byte
