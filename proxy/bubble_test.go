@@ -13,9 +13,14 @@ type fakeConn struct {
 	write func([]byte) (int, error)
 }
 
-func (c *fakeConn) Read(p []byte) (int, error)       { return c.read(p) }
-func (c *fakeConn) Write(p []byte) (int, error)      { return c.write(p) }
-func (*fakeConn) Close() error                       { return nil }
+func (c *fakeConn) Read(p []byte) (int, error)  { return c.read(p) }
+func (c *fakeConn) Write(p []byte) (int, error) { return c.write(p) }
+func (c *fakeConn) Close() error {
+	if c.Conn == nil {
+		return nil
+	}
+	return c.Conn.Close()
+}
 func (*fakeConn) SetDeadline(time.Time) error        { return nil }
 func (*fakeConn) SetReadDeadline(time.Time) error    { return nil }
 func (*fakeConn) SetWriteDeadline(t time.Time) error { return nil }

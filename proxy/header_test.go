@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -130,7 +131,7 @@ func TestHeaderOffloaded(t *testing.T) {
 	}{
 		{"v1", "PROXY TCP4 192.0.2.1 192.0.2.2 4711 995\r\n", "+OK", "", ""},
 		{"no TLV", string(headerV2(0x21, 0x11, client4, nil)), "+OK", "", ""},
-		{"TLS", string(headerV2(0x21, 0x11, client4, append(sslTLV(true), authority...))), "+OK", "TLSv1.3", "mail.example.org"},
+		{"TLS", string(headerV2(0x21, 0x11, client4, append(sslTLV(true), authority...))), "+OK", "TLS 1.3", "mail.example.org"},
 		{"in clear", string(headerV2(0x21, 0x11, client4, sslTLV(false))), refused, "", ""},
 		{"LOCAL", string(headerV2(0x20, 0x00, nil, nil)), "+OK", "", ""},
 	} {
@@ -251,7 +252,8 @@ func TestHeaderDeadline(t *testing.T) {
 			r := newRig(t, s)
 			c := r.pipe()
 			began := time.Now()
-			c.drip(sent, time.Second)
+			var talking sync.WaitGroup
+			talking.Go(func() { c.drip(sent, time.Second) })
 			if got := <-r.audit.refused; got.reason != audit.ProxyHeader {
 				t.Errorf("refused %+v", got)
 			}
@@ -260,6 +262,7 @@ func TestHeaderDeadline(t *testing.T) {
 			}
 			c.conn.Close()
 			r.gw.Close()
+			talking.Wait()
 		})
 	}
 }

@@ -131,7 +131,9 @@ func TestHandshakeDrip(t *testing.T) {
 		r := newRig(t, defaults("127.0.0.1:1"))
 		c := r.pipe()
 		began := time.Now()
-		c.drip(hello, time.Second)
+		var talking sync.WaitGroup
+		defer talking.Wait()
+		talking.Go(func() { c.drip(hello, time.Second) })
 		r.closed(audit.TLSFailed)
 		if took := time.Since(began); took != DefaultTimeouts().Handshake {
 			t.Errorf("ended after %v", took)
