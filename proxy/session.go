@@ -275,9 +275,13 @@ func (s *session) event(name audit.Name) *audit.Event {
 	return e
 }
 
-// logEnd writes the one line that the log has for a session.
+// logEnd writes the log's line for a session: at level debug, for all but the error is in the audit's record of it.
 func (s *session) logEnd(e *audit.Event, err error) {
-	attrs := [...]slog.Attr{
+	log := s.gw.log
+	if !log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	attrs := []slog.Attr{
 		slog.String("session", s.id),
 		slog.String("listener", e.Listener),
 		slog.String("client", e.Client.String()),
@@ -287,14 +291,11 @@ func (s *session) logEnd(e *audit.Event, err error) {
 		slog.String("reason", string(e.Reason)),
 		slog.Int64("bytes_out", e.BytesOut),
 		slog.Int64("took_ms", e.DurationMS),
-		{},
 	}
-	n := len(attrs) - 1
 	if err != nil && !errors.Is(err, errQuit) {
-		attrs[n] = slog.Any("error", err)
-		n++
+		attrs = append(attrs, slog.Any("error", err))
 	}
-	s.gw.log.LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs[:n]...)
+	log.LogAttrs(context.Background(), slog.LevelDebug, "session closed", attrs...)
 }
 
 // wake makes a session that waits for its client before login look up: its next read fails.
