@@ -147,13 +147,9 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		if state == nil {
 			state = &server{backend: c.Name, address: a.text, poke: make(chan struct{}, 1)}
 		}
-		p.members = append(p.members, &member{
-			server:  state,
-			address: a,
-			weight:  s.Weight,
-			seed:    seed(a.text),
-			tls:     serverTLS(common, c, a.host),
-		})
+		m := newMember(a, s.Weight)
+		m.server, m.tls = state, serverTLS(common, c, a.host)
+		p.members = append(p.members, m)
 	}
 	return p
 }
@@ -188,20 +184,6 @@ type View struct {
 // Pool returns the pool of the backend called name, nil where there is none.
 func (v *View) Pool(name string) *Pool {
 	return v.pools[name]
-}
-
-// Explain returns the addresses of the servers that the backend called name would try for an account, in order, were
-// all of them alive. It is nil where there is no such backend or all its servers are drained.
-func (v *View) Explain(name, account string) []string {
-	p := v.pools[name]
-	if p == nil {
-		return nil
-	}
-	var addresses []string
-	for _, c := range p.order(nil, account) {
-		addresses = append(addresses, c.address.text)
-	}
-	return addresses
 }
 
 // Capabilities returns what may be promised to a client before it is known where it goes: the lines about a session

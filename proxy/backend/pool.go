@@ -39,6 +39,10 @@ type member struct {
 	tls     *tls.Config // nil without TLS
 }
 
+func newMember(a address, weight int) *member {
+	return &member{address: a, weight: weight, seed: seed(a.text)}
+}
+
 // A Request is one login.
 type Request struct {
 	// Client is who logs in. It must be set.
@@ -147,6 +151,22 @@ func (p *Pool) order(dst []candidate, account string) []candidate {
 		dst[i] = c
 	}
 	return dst
+}
+
+// Order returns the addresses of the servers of c that a login of account would try, in order, were all of them alive.
+// Drained servers are left out, as are addresses that Validate finds a fault in. It reads no files and asks nobody.
+func Order(c Config, account string) []string {
+	var p Pool
+	for _, s := range c.Servers {
+		if a, err := parseAddress(s.Address, c.TLS); err == nil {
+			p.members = append(p.members, newMember(a, s.Weight))
+		}
+	}
+	var addresses []string
+	for _, m := range p.order(nil, account) {
+		addresses = append(addresses, m.address.text)
+	}
+	return addresses
 }
 
 // seed is what a server's address contributes to the scores.

@@ -63,27 +63,47 @@ func TestHashMovesNoOthers(t *testing.T) {
 
 // TestHashIsFixed holds the hash to what it was: another one moves accounts, and nodes of two versions disagree.
 func TestHashIsFixed(t *testing.T) {
-	v := use(t, New(nil, nil), config("10.0.0.1", "10.0.0.2", "mail.example.org:1110"))
+	c := config("10.0.0.1", "10.0.0.2", "mail.example.org:1110", "10.0.0.3")
+	c.Servers[3].Weight = 0
+	c.TLS, c.TLSCA = TLSStart, "not/there.pem" // for a route to be explained, no file is needed
 	for account, want := range map[string]string{
 		"alice@example.org": "10.0.0.1:110 10.0.0.2:110 mail.example.org:1110",
 		"bob@example.org":   "10.0.0.2:110 10.0.0.1:110 mail.example.org:1110",
 		"":                  "10.0.0.1:110 mail.example.org:1110 10.0.0.2:110",
 	} {
-		if got := strings.Join(v.Explain("old", account), " "); got != want {
+		if got := strings.Join(Order(c, account), " "); got != want {
 			t.Errorf("%q: got %s, want %s", account, got, want)
 		}
 	}
-	if got := v.Explain("none", "alice"); got != nil {
-		t.Errorf("got %q for a backend that is not there", got)
+	c.Servers = c.Servers[3:]
+	if got := Order(c, "alice@example.org"); got != nil {
+		t.Errorf("got %q where all is drained", got)
+	}
+}
+
+// TestLoginsFollowOrder holds that what Order says is where logins go, default ports included.
+func TestLoginsFollowOrder(t *testing.T) {
+	c := config("10.0.0.1", "10.0.0.2", "mail.example.org", "10.0.0.3:1995")
+	c.TLS = TLSImplicit
+	p := pool(t, c)
+	var tried []string
+	p.backends.dial = func(_ context.Context, _ *net.Dialer, a address) (net.Conn, error) {
+		tried = append(tried, a.text)
+		return nil, errors.New("no route to host")
+	}
+	_, err := login(t, p)
+	refused(t, err, Down)
+	if want := Order(c, request().Account); !slices.Equal(tried, want) {
+		t.Errorf("tried %q, want %q", tried, want)
 	}
 }
 
 // ordered makes a pool whose servers stand in the order in which alice meets them.
 func ordered(t *testing.T, addresses ...string) *Pool {
 	t.Helper()
-	v := use(t, New(nil, nil), config(addresses...))
-	order := v.Explain("old", request().Account)
-	p := v.Pool("old")
+	c := config(addresses...)
+	order := Order(c, request().Account)
+	p := pool(t, c)
 	slices.SortFunc(p.members, func(a, b *member) int {
 		return slices.Index(order, a.address.text) - slices.Index(order, b.address.text)
 	})
