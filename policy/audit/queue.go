@@ -52,7 +52,12 @@ type queue struct {
 	spare   []*entry // what the writer had last, to be filled again
 	closed  bool
 	wake    chan struct{} // holds one: there is something to do
+	soon    *time.Timer   // rouses the writer for records that nobody waits for
 }
+
+// postDelay lets records that nobody waits for come together, mostly with one that somebody does: a wake-up and a
+// write of the file for each would cost as much as the record itself.
+const postDelay = 50 * time.Millisecond
 
 // push adds e, unless most entries are there already.
 func (q *queue) push(e *entry, most int) error {
@@ -65,11 +70,24 @@ func (q *queue) push(e *entry, most int) error {
 		return errFull
 	}
 	q.pending = append(q.pending, e)
+	switch {
+	case e.wait:
+		q.rouse()
+	case len(q.pending) > 1: // the first one has seen to it
+	case q.soon == nil:
+		q.soon = time.AfterFunc(postDelay, q.rouse)
+	default:
+		q.soon.Reset(postDelay)
+	}
+	return nil
+}
+
+// rouse tells the writer that there is something to do.
+func (q *queue) rouse() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // take empties the queue. What it returns is the writer's until it calls take or close again.

@@ -25,6 +25,7 @@ func (l *Log) Run(ctx context.Context) error {
 			l.write(l.queue.take())
 		case <-tick.C:
 			l.summarize()
+			l.write(l.queue.take())
 		case <-ctx.Done():
 			l.summarize()
 			l.write(l.queue.close())
