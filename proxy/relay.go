@@ -130,6 +130,8 @@ func (r *relay) cause(down error) error {
 		return errQuit // many a client does not wait for the answer
 	case r.upErr != nil:
 		return r.upErr // it came first, and ended the other direction
+	case errors.Is(down, errEndBackendClosed) && r.ended.Load():
+		return errEndClientGone // without QUIT; the backend only followed
 	}
 	return down
 }

@@ -170,7 +170,7 @@ func TestRelayHalfClose(t *testing.T) {
 		b.backend.conn.Close()
 		b.client.ends(true)
 		b.client.conn.Close()
-		if e := b.closed(audit.BackendClosed); e.Retr != 1 || e.BytesOut != 40 {
+		if e := b.closed(audit.ClientGone); e.Retr != 1 || e.BytesOut != 40 {
 			t.Errorf("retr %d, bytes out %d, want 1 and 40", e.Retr, e.BytesOut)
 		}
 	})
