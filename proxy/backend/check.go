@@ -119,6 +119,9 @@ func (a *attempt) capa(ctx context.Context) error {
 		if wantsTLS(strings.ToLower(r.Text)) {
 			_ = a.refusesPlaintext("CAPA", r) // for its log line
 		}
+		if a.outOfStep(ctx) {
+			return errHeader
+		}
 		caps = pop3.Capabilities{"TOP", "UIDL"}
 	}
 	a.member.server.caps.Store(&caps)
@@ -129,6 +132,19 @@ func (a *attempt) capa(ctx context.Context) error {
 		_ = a.refusesPlaintext("CAPA", pop3.Reply{OK: true, Text: strings.Join(caps, ", ")})
 	}
 	return nil
+}
+
+// outOfStep says that a -ERR to CAPA was an answer to the PROXY header. QUIT is then answered with what belongs to CAPA,
+// and there is more to come, where a server of the time before CAPA says one line and goes.
+func (a *attempt) outOfStep(ctx context.Context) bool {
+	if !a.pool.config.proxies() {
+		return false
+	}
+	if _, err := a.command(ctx, append(a.line[:0], "QUIT\r\n"...)); err != nil {
+		return errors.Is(err, errEarly)
+	}
+	_, err := a.next()
+	return err == nil
 }
 
 // list reads the lines of an answer up to its final dot.

@@ -76,6 +76,7 @@ type attempt struct {
 	offersXClient             bool
 	named                     bool // the server has been told of a client before its greeting
 	passed                    bool // PASS may have left: no other server may be asked
+	answers                   int  // to commands before PASS
 
 	line [192]byte // commands are built here; most fit
 }
@@ -145,6 +146,7 @@ func (a *attempt) failed(ctx context.Context, name string, err error) *Error {
 		}
 	}
 	e.Server, e.Step = a.member.address.text, name
+	a.diagnose(e)
 	if a.greeted.IsZero() {
 		a.settle(e)
 	}
@@ -156,7 +158,7 @@ func (a *attempt) kind(err error) Kind {
 	switch {
 	case ours(err):
 		return Local
-	case errors.Is(err, errLongLine), errors.Is(err, errEarly), errors.Is(err, errInjected):
+	case errors.Is(err, errLongLine), errors.Is(err, errEarly), errors.Is(err, errHeader), errors.Is(err, errInjected):
 		return Protocol
 	case a.greeted.IsZero():
 		return Down
@@ -257,6 +259,9 @@ func (a *attempt) user(ctx context.Context) error {
 	if err != nil || r.OK {
 		return err
 	}
+	if a.mistaken(r) {
+		return &Error{Kind: Protocol, Reply: r, Err: errHeader}
+	}
 	kind := refusedUser(r, a.req.Login.User)
 	if kind == RefusesPlaintext {
 		return a.refusesPlaintext("USER", r)
@@ -306,6 +311,9 @@ func (a *attempt) redact(s string) string {
 // ready arms the deadline for one command and its reply, and makes sure that the next reply will be that command's.
 func (a *attempt) ready(ctx context.Context) error {
 	if len(a.lines.Buffered()) > 0 {
+		if a.pool.config.proxies() && a.answers == 0 {
+			return errHeader
+		}
 		return errEarly
 	}
 	return a.arm(ctx, a.pool.config.ReplyTimeout)
@@ -319,7 +327,11 @@ func (a *attempt) command(ctx context.Context, line []byte) (pop3.Reply, error) 
 	if _, err := a.conn.Write(line); err != nil {
 		return pop3.Reply{}, err
 	}
-	return a.reply()
+	r, err := a.reply()
+	if err == nil {
+		a.answers++
+	}
+	return r, err
 }
 
 // reply reads one reply line, within the deadline that is set for all of it.

@@ -14,6 +14,8 @@ var (
 	errClosed   = errors.New("the server closed the connection")
 	errLongLine = errors.New("the server's line does not end")
 	errEarly    = errors.New("octets came before the command they would answer")
+	errHeader   = errors.New("the server took the PROXY header for a command")
+	errNoSTLS   = errors.New("the server refuses STLS")
 	errInjected = errors.New("octets came behind the +OK to STLS, before TLS")
 	errDrained  = errors.New("all servers are drained (weight 0)")
 )
@@ -23,7 +25,7 @@ type Kind uint8
 
 // The kinds of failure. Only WrongPassword is the user's.
 const (
-	// Down: no server could be reached, or none greeted.
+	// Down: no server could be reached, or none greeted, or none had a certificate to trust.
 	Down Kind = iota
 	// WrongPassword: the server refused the credentials.
 	WrongPassword
@@ -37,7 +39,7 @@ const (
 	LoginDelay
 	// RefusesPlaintext: the server refuses logins that are not encrypted, or refuses them before it saw a password.
 	RefusesPlaintext
-	// Protocol: what the server says is not POP3.
+	// Protocol: what the server says is not POP3, or it seems not to know the PROXY header.
 	Protocol
 	// Local: popgate itself is short of something (file handles, ports, memory), or the login's context ended.
 	Local
@@ -199,6 +201,9 @@ var (
 		"allow", "disabled", "forbid", "refus", "reject", "denied", "permit", "prohibit", "support", "available",
 		"requir", "secur",
 	}
+	unknown = []string{
+		"unknown", "invalid", "unrecogni", "not recogni", "unsupported", "not supported", "not implemented", "bad command",
+	}
 	encrypt = []string{
 		"encryption required", "requires encryption", "encrypted connection", "secure connection",
 		"stronger authentication", "under a layer", // qpopper; Cyrus
@@ -213,6 +218,13 @@ func wantsTLS(text string) bool {
 		return true
 	}
 	return containsAny(text, encrypt) || containsAny(text, plaintext) && containsAny(text, forbids)
+}
+
+// unknownCommand says that a server's words mean that it does not know a command. Dovecot: "Unknown command." Courier:
+// "Invalid command." Cyrus: "Unrecognized command". Exchange: "Protocol error."
+func unknownCommand(text string) bool {
+	return strings.Contains(text, "command") && containsAny(text, unknown) || strings.Contains(text, "protocol error") ||
+		strings.Contains(text, "syntax error")
 }
 
 // mailboxBusy says that a server's words mean that another session has the maildrop. A locked account is not that.

@@ -231,11 +231,10 @@ func (a *attempt) settle(e *Error) {
 
 func (a *attempt) count(e *Error) {
 	r := resultConnect
-	var timeout net.Error
 	switch {
 	case e.Kind == Local:
 		r = resultLocal
-	case errors.As(e.Err, &timeout) && timeout.Timeout():
+	case timedOut(e.Err):
 		r = resultTimeout
 	case e.Step == stepTLS:
 		r = resultTLS

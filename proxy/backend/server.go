@@ -33,6 +33,9 @@ const (
 	warnXClientRefused
 	warnXOIP
 	warnPublic
+	warnProxy
+	warnCertificate
+	warnSTLS
 	warnDown
 	warnings
 )

@@ -148,8 +148,11 @@ func (a *attempt) stls(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if a.mistaken(r) {
+		return &Error{Kind: Protocol, Reply: r, Err: fmt.Errorf("%w, or knows no STLS", errHeader)}
+	}
 	if !r.OK {
-		return &Error{Kind: Temporary, Reply: r, Err: errors.New("the server refuses STLS")}
+		return &Error{Kind: Temporary, Reply: r, Err: errNoSTLS}
 	}
 	if len(a.lines.Buffered()) > 0 {
 		return errInjected

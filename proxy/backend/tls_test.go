@@ -111,21 +111,25 @@ func TestTLSLogin(t *testing.T) {
 		name   string
 		change func(*Config)
 		want   string // the error's text, "" for none
+		fix    string // what the log says to change
 	}{
-		{"own CA", func(c *Config) { c.TLSCA = ca.file }, ""},
-		{"own CA, name given", func(c *Config) { c.TLSCA, c.TLSServerName = ca.file, "mail.example.org" }, ""},
+		{"own CA", func(c *Config) { c.TLSCA = ca.file }, "", ""},
+		{"own CA, name given", func(c *Config) { c.TLSCA, c.TLSServerName = ca.file, "mail.example.org" }, "", ""},
 		{"own CA, another name", func(c *Config) { c.TLSCA, c.TLSServerName = ca.file, "pop.example.org" },
-			"not pop.example.org"},
-		{"another CA", func(c *Config) { c.TLSCA = other.file }, "unknown authority"},
-		{"the system's CAs", func(*Config) {}, "unknown authority"},
-		{"pin", func(c *Config) { c.TLSPinSHA256 = []string{wrong, right} }, ""},
-		{"pin in base64", func(c *Config) { c.TLSPinSHA256 = []string{base64.StdEncoding.EncodeToString(ca.pin[:])} }, ""},
-		{"pin, another name", func(c *Config) { c.TLSPinSHA256, c.TLSServerName = []string{right}, "x.example.org" }, ""},
-		{"wrong pin", func(c *Config) { c.TLSPinSHA256 = []string{wrong} }, "it is " + right},
-		{"CA and pin", func(c *Config) { c.TLSCA, c.TLSPinSHA256 = ca.file, []string{right} }, ""},
-		{"CA and wrong pin", func(c *Config) { c.TLSCA, c.TLSPinSHA256 = ca.file, []string{wrong} }, "tls_pin_sha256"},
+			"not pop.example.org", "tls_server_name"},
+		{"another CA", func(c *Config) { c.TLSCA = other.file }, "unknown authority", "tls_ca"},
+		{"the system's CAs", func(*Config) {}, "unknown authority", "tls_ca"},
+		{"expired", func(c *Config) { c.TLSCA = ca.file }, "expired", "renew"},
+		{"pin", func(c *Config) { c.TLSPinSHA256 = []string{wrong, right} }, "", ""},
+		{"pin of an expired one", func(c *Config) { c.TLSPinSHA256 = []string{right} }, "", ""},
+		{"pin in base64", func(c *Config) { c.TLSPinSHA256 = []string{base64.StdEncoding.EncodeToString(ca.pin[:])} }, "", ""},
+		{"pin, another name", func(c *Config) { c.TLSPinSHA256, c.TLSServerName = []string{right}, "x.example.org" }, "", ""},
+		{"wrong pin", func(c *Config) { c.TLSPinSHA256 = []string{wrong} }, "it is " + right, "tls_pin_sha256"},
+		{"CA and pin", func(c *Config) { c.TLSCA, c.TLSPinSHA256 = ca.file, []string{right} }, "", ""},
+		{"CA and wrong pin", func(c *Config) { c.TLSCA, c.TLSPinSHA256 = ca.file, []string{wrong} }, "tls_pin_sha256",
+			"tls_pin_sha256"},
 		{"pin and another CA", func(c *Config) { c.TLSCA, c.TLSPinSHA256 = other.file, []string{right} },
-			"unknown authority"},
+			"unknown authority", "tls_ca"},
 	}
 	for _, mode := range []string{TLSImplicit, TLSStart} {
 		lines := map[string]string{TLSImplicit: implicitScript, TLSStart: stlsScript}[mode]
@@ -134,7 +138,10 @@ func TestTLSLogin(t *testing.T) {
 				c := config(ca.secured(t, lines))
 				c.TLS = mode
 				tt.change(&c)
-				p := pool(t, c)
+				p, said := advised(t, c)
+				if strings.Contains(tt.name, "expired") {
+					p.members[0].tls.Time = func() time.Time { return time.Now().Add(2 * time.Hour) }
+				}
 				conn, err := login(t, p)
 				if tt.want == "" {
 					if err != nil {
@@ -148,6 +155,9 @@ func TestTLSLogin(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.want) {
 					t.Fatalf("got %v, want %q in it", err, tt.want)
 				}
+				refused(t, err, Down)
+				_, _ = login(t, p)
+				saidOnce(t, said, tt.fix)
 				// Before the greeting it is the server that is of no use, behind it the server lives.
 				if up := p.members[0].server.up(); up != (mode == TLSStart) {
 					t.Errorf("the server is up: %v", up)
