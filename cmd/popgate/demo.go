@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"text/template"
 
@@ -93,11 +94,11 @@ func demo(ctx context.Context, listen, metrics string, stdout, stderr io.Writer,
 	if err != nil {
 		return fmt.Errorf("start the demo's POP3 server: %w", err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ln) }()
+	var served sync.WaitGroup
+	served.Go(func() { _ = server.Serve(ln) }) // it ends by Close, and where it does not, popgate says that it is gone
 	defer func() {
 		_ = server.Close() // its sessions are of the demo's own
-		<-served
+		served.Wait()
 	}()
 
 	_, port, err := net.SplitHostPort(listen)

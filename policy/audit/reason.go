@@ -14,10 +14,10 @@ const (
 	RateLimited             Reason = "rate_limited"              // Too many logins from the client's network failed (`limits.logins_per_ip`).
 	TooManySessions         Reason = "too_many_sessions"         // There are as many sessions as there may be, in all (`limits.sessions`) or of the network (`limits.sessions_per_ip`).
 	TooManyFailures         Reason = "too_many_failures"         // Too many logins failed on this connection.
-	BackendDown             Reason = "backend_down"              // No server of the backend could be reached, or none spoke POP3.
+	BackendDown             Reason = "backend_down"              // No server of the backend could be reached, greeted, or showed a certificate that is trusted.
 	BackendRefused          Reason = "backend_refused"           // The backend could not serve the login for now, and said nothing about the password.
 	BackendRefusesPlaintext Reason = "backend_refuses_plaintext" // The backend wants TLS from popgate before it takes a login.
-	BackendProtocol         Reason = "backend_protocol"          // The backend answered something that is not POP3.
+	BackendProtocol         Reason = "backend_protocol"          // The backend answered something that is not POP3, or took a PROXY header for a command.
 	BackendClosed           Reason = "backend_closed"            // The backend ended the session in good order.
 	BackendGone             Reason = "backend_gone"              // The connection to the backend broke.
 	ClientQuit              Reason = "client_quit"               // The client said QUIT.
