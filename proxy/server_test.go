@@ -17,6 +17,12 @@ type server struct {
 
 func listen(t testing.TB) *server {
 	t.Helper()
+	return listenAs(t, func(c net.Conn) net.Conn { return c })
+}
+
+// listenAs is listen for connections that are made into others, such as those over TLS.
+func listenAs(t testing.TB, as func(net.Conn) net.Conn) *server {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +36,7 @@ func listen(t testing.TB) *server {
 			if err != nil {
 				return
 			}
-			s.conns <- c
+			s.conns <- as(c)
 		}
 	}()
 	s.stop = func() int {
