@@ -74,6 +74,9 @@ func (s *stall) arm(c net.Conn) error {
 }
 
 func isTimeout(err error) bool {
+	if err == nil { // before ne is allocated: a relay asks after each read
+		return false
+	}
 	var ne net.Error
 	return errors.As(err, &ne) && ne.Timeout()
 }
