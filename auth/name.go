@@ -94,33 +94,42 @@ func key(local, domain string) string {
 var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(false))
 
 // Domain brings a domain into the one form popgate compares: A-labels (RFC 5890) in lower case, no final dot. It fails
-// for what cannot be a domain of mail: empty labels, too long ones, characters beside letters, digits, "-" and "_".
-// No domain at all, "", stays so.
+// for what is no Hostname then. No domain at all, "", stays so.
 func Domain(s string) (string, error) {
-	if hostname(s) && !strings.Contains(s, "xn--") || s == "" {
-		return s, nil
+	if s == "" {
+		return "", nil
 	}
 	if !utf8.ValidString(s) {
 		return "", ErrBadName // IDNA would take U+FFFD for it, and so one domain for many
 	}
-	d, err := domains.ToASCII(s)
-	if err != nil {
-		return "", err
+	d := s
+	// Only what needs IDNA goes through it: it refuses names with "--" that are in use. ToLower is for ASCII alone, for it
+	// makes an i of a dotted one.
+	if strings.IndexFunc(s, notASCII) >= 0 || strings.Contains(strings.ToLower(s), "xn--") {
+		var err error
+		if d, err = domains.ToASCII(s); err != nil {
+			return "", err
+		}
 	}
 	// After the mapping, not before it: IDNA makes dots of other scripts' full stops.
-	if d = strings.TrimSuffix(d, "."); !hostname(d) {
+	if d = strings.TrimSuffix(strings.ToLower(d), "."); !Hostname(d) {
 		return "", ErrBadName
 	}
 	return d, nil
 }
 
-// hostname says that s is made of labels of letters, digits, "-" and "_" in lower case, of the lengths that DNS allows.
-func hostname(s string) bool {
+// Hostname says that s can be the name of a host or a domain, as Domain writes it: labels of letters, digits, "-" and "_" in
+// lower case, none of which begins or ends with "-", of the lengths that DNS allows, without a final dot. It is the one rule
+// that all of popgate has for names. Those with underscores are in use inside company networks.
+func Hostname(s string) bool {
 	if len(s) > 253 {
 		return false
 	}
 	for label := range strings.SplitSeq(s, ".") {
 		if label == "" || len(label) > 63 || strings.IndexFunc(label, notInLabel) >= 0 {
+			return false
+		}
+		if label[0] == '-' || label[len(label)-1] == '-' { // RFC 1123 section 2.1
 			return false
 		}
 	}
@@ -130,6 +139,8 @@ func hostname(s string) bool {
 func notInLabel(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
+
+func notASCII(r rune) bool { return r >= utf8.RuneSelf }
 
 // lower is strings.ToLower for bytes that need not be UTF-8: what is not is left as it is.
 func lower(s string) string {

@@ -100,15 +100,32 @@ func TestDomain(t *testing.T) {
 		"\u0130.example":           "xn--i-9bb.example",  // a capital dotted I is an i and a dot above
 		"xn--bcher-kva.example":    "xn--bcher-kva.example",
 		"_dmarc.example":           "_dmarc.example",
+		"R3---SN.example":          "r3---sn.example", // as in lower case, although IDNA refuses it
 		"b\u00fccher\uff0eexample": "xn--bcher-kva.example",
 	} {
 		if got, err := Domain(in); got != want || err != nil {
 			t.Errorf("Domain(%q) = %q, %v, want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{".", "..", "a..b", "*.example.org", "a b", "a:b", "-\u00fc.example", "xn--.example", "\xff.example"} {
+	for _, in := range []string{
+		".", "..", "a..b", "*.example.org", "a b", "a:b", "-\u00fc.example", "xn--.example", "\xff.example", "-bad.example",
+		"BAD-.example", "a.-", "\uff0dbad.example", "192.0.2.1:110", "[::1]", strings.Repeat("a", 64), strings.Repeat("a.", 127) + "a",
+	} {
 		if got, err := Domain(in); err == nil {
 			t.Errorf("Domain(%q) = %q, want an error", in, got)
+		}
+	}
+}
+
+func TestHostname(t *testing.T) {
+	for in, want := range map[string]bool{
+		"mail.example.org": true, "old_box": true, "_x": true, "a--b.example": true, "192.0.2.1": true, strings.Repeat("a.", 126) + "a": true,
+		"": false, ".": false, "a.": false, "a..b": false, "-a.example": false, "a.b-": false, "-": false, "Mail.example.org": false,
+		"*.example.org": false, "m\u00fcnchen.example": false, "a b": false, "a\r\n": false, strings.Repeat("a", 63): true,
+		strings.Repeat("a", 64): false, strings.Repeat("a.", 126) + "aa": false,
+	} {
+		if got := Hostname(in); got != want {
+			t.Errorf("Hostname(%q) = %v, want %v", in, got, want)
 		}
 	}
 }
