@@ -82,7 +82,8 @@ func TestNormal(t *testing.T) {
 		{"::ffff:192.0.2.1", "192.0.2.1"},
 		{"2001:DB8::0:1", "2001:db8::1"},
 		{"fe80::1%eth0", "fe80::1"},
-		{"", ""}, {"*", ""}, {"*.", ""}, {"a..b", ""}, {"-a.example", ""}, {"a b.example", ""}, {"mail.*.org", ""},
+		{"r3---sn.example", "r3---sn.example"},
+		{"", ""}, {"*", ""}, {"*.", ""}, {"*..", ""}, {"*.*.example", ""}, {"a..b", ""}, {"-a.example", ""}, {"a b.example", ""}, {"mail.*.org", ""},
 		{"mail:995", ""}, {"xn--\u00fc.example", ""},
 	} {
 		got, err := normal(tt.in)
