@@ -169,9 +169,6 @@ func (s *session) converse(ctx context.Context) (stage, bool) {
 
 // farewell sends the last reply that err asks for and all that waits to be sent. It returns err.
 func (s *session) farewell(err error) error {
-	if foreign := (*foreignError)(nil); errors.As(err, &foreign) {
-		s.sayForeign(foreign.protocol)
-	}
 	if o := outcomeOf(err); o.says() {
 		s.talk.out = pop3.AppendErr(s.talk.out, o.code, o.text)
 	}

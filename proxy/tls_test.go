@@ -311,6 +311,8 @@ func TestForeign(t *testing.T) {
 		{TLSImplicit, "GET / HTTP/1.1\r\nHost: mail.example.org\r\n\r\n", "HTTP" + says + "a browser, a health check"},
 		{TLSImplicit, "EHLO mail.example.org\r\n", "SMTP" + says + "its settings name the wrong port: POP3 over TLS"},
 		{TLSImplicit, "CAPA\r\n", "POP3 in clear" + says + "this port expects TLS from the first byte"},
+		{TLSImplicit, "pass secret\r\n", "POP3 in clear" + says},
+		{TLSImplicit, "TOP 1 0\r\n", "POP3 in clear" + says},
 		{TLSImplicit, "user alice@example.org\r\n", "POP3 in clear" + says + "this port expects TLS from the first byte"},
 		{TLSImplicit, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "PROXY protocol" + says + "if a load balancer sends these headers, name its network"},
 		{TLSImplicit, v2, "PROXY protocol" + says},
@@ -354,29 +356,4 @@ func TestForeignLater(t *testing.T) {
 	c.ends(false)
 	r.closed(audit.NotPOP3)
 	r.log.has(t, "spoke HTTP")
-}
-
-// The same thing is said once a minute, with how often it was not said.
-func TestSaidOnceAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s said
-		for i := range 5 {
-			if _, ok := s.now("x"); ok != (i == 0) {
-				t.Errorf("said the %dth time: %v", i+1, ok)
-			}
-		}
-		if _, ok := s.now("y"); !ok {
-			t.Error("another subject was not said")
-		}
-		time.Sleep(sayEvery)
-		if quiet, ok := s.now("x"); !ok || quiet != 4 {
-			t.Errorf("after a while: %v, %d times not said, want 4", ok, quiet)
-		}
-		for i := range 2 * maxSayings {
-			s.now(string(rune('a' + i)))
-		}
-		if len(s.last) > maxSayings {
-			t.Errorf("%d subjects are remembered", len(s.last))
-		}
-	})
 }
