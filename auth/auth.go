@@ -137,6 +137,6 @@ type Route struct {
 type BackendLogin struct {
 	// User is the name sent in USER.
 	User string
-	// Secret is sent in PASS.
+	// Secret is sent in PASS; nil means the client's own.
 	Secret *Secret
 }
