@@ -32,8 +32,7 @@ func (s *session) cmdAuth(ctx context.Context, arg []byte) error {
 	if err := s.exchange(x, initial); err != nil {
 		return err
 	}
-	names := s.listener.names()
-	name, err := names.Parse(x.User())
+	name, err := s.listener.NameRules().Parse(x.User())
 	if err != nil {
 		// Unlike a USER, these are whole credentials: an attempt, with its record.
 		name = auth.Name{Typed: string(x.User()), Local: string(x.User())}

@@ -103,8 +103,7 @@ func (s *session) cmdUser(arg []byte) error {
 	if !s.secure() {
 		return errNeedTLS
 	}
-	names := s.listener.names()
-	name, err := names.Parse(arg)
+	name, err := s.listener.NameRules().Parse(arg)
 	if err != nil {
 		return errBadName
 	}

@@ -51,6 +51,11 @@ func DefaultListener() ListenerConfig {
 	return ListenerConfig{TLS: TLSImplicit, Separators: "@", Forbidden: "*", ALPN: "strict"}
 }
 
+// NameRules says how user names are read on the listener.
+func (c ListenerConfig) NameRules() auth.NameRules {
+	return auth.NameRules{DefaultDomain: c.DefaultDomain, Separators: c.Separators, Forbidden: c.Forbidden}
+}
+
 // Validate reports what cannot work, by key.
 func (c ListenerConfig) Validate(fault func(key, problem string)) {
 	if c.Name == "" {

@@ -66,10 +66,6 @@ type Listener struct {
 	TLSConfig *tls.Config
 }
 
-func (l *Listener) names() auth.NameRules {
-	return auth.NameRules{DefaultDomain: l.DefaultDomain, Separators: l.Separators, Forbidden: l.Forbidden}
-}
-
 func (s *Snapshot) listener(address string) *Listener {
 	i := slices.IndexFunc(s.Listeners, func(l Listener) bool { return l.Address == address })
 	if i < 0 {

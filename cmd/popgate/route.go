@@ -54,8 +54,7 @@ func question(c *configs.Config, user, listener, sni, from string) (auth.Query, 
 	if err != nil {
 		return auth.Query{}, err
 	}
-	rules := auth.NameRules{DefaultDomain: lc.DefaultDomain, Separators: lc.Separators, Forbidden: lc.Forbidden}
-	name, err := rules.Parse([]byte(user))
+	name, err := lc.NameRules().Parse([]byte(user))
 	if err != nil {
 		return auth.Query{}, fmt.Errorf("user %q: %w: blanks, control characters and %q are in no name", user, err, lc.Forbidden)
 	}
