@@ -24,8 +24,19 @@ type login struct {
 	spent [len(loginStages)]time.Duration
 }
 
-// loginStages are the stages whose time is measured, in their order.
-var loginStages = [...]string{"gate", "route", "connect", "greeting", "login"}
+// The stages of a login whose time is measured, in their order.
+const (
+	stageGate = iota
+	stageRoute
+	stageConnect
+	stageGreeting
+	stageLogin
+)
+
+// loginStages are their names in metrics.
+var loginStages = [...]string{
+	stageGate: "gate", stageRoute: "route", stageConnect: "connect", stageGreeting: "greeting", stageLogin: "login",
+}
 
 // login makes one attempt and answers the client. It returns errLoggedIn when bytes are to be carried from now on,
 // nil when the client may try again, any other error when the session is over.
@@ -40,13 +51,13 @@ func (s *session) login(ctx context.Context, creds auth.Credentials) error {
 func (l *login) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.s.snap.Timeouts.BackendLogin)
 	defer cancel()
-	if err := l.timed(ctx, 0, l.attempt); err != nil {
+	if err := l.timed(ctx, stageGate, l.attempt); err != nil {
 		return err
 	}
-	if err := l.timed(ctx, 1, l.find); err != nil {
+	if err := l.timed(ctx, stageRoute, l.find); err != nil {
 		return err
 	}
-	if err := l.timed(ctx, 0, l.enter); err != nil {
+	if err := l.timed(ctx, stageGate, l.enter); err != nil {
 		return err
 	}
 	return l.logIn(ctx)
@@ -100,7 +111,7 @@ func (l *login) logIn(ctx context.Context) (err error) {
 	} else if err == nil {
 		l.from = l.conn.Server
 		st := &l.conn.Stages
-		l.spent[2], l.spent[3], l.spent[4] = st.Connect, st.Greeting, st.Login
+		l.spent[stageConnect], l.spent[stageGreeting], l.spent[stageLogin] = st.Connect, st.Greeting, st.Login
 	}
 	return err
 }

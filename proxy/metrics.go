@@ -35,7 +35,7 @@ var loginBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 
 func newMetrics(reg prometheus.Registerer, live *sessions) *metrics {
 	factory := registrar{reg}
 	bytes := factory.counters("popgate_client_bytes_total",
-		"Octets carried between clients and backends after login, by direction as the client sees it.", "direction")
+		"Octets carried between clients and backends after login, by direction (in: from the client, out: to it).", "direction")
 	stages := factory.histograms("popgate_login_stage_seconds",
 		"Time that logins spent in each stage they came to.", loginBuckets, "stage")
 	m := &metrics{
