@@ -60,27 +60,14 @@ func (d *dialogue) Read(p []byte) (int, error) {
 	if err := d.flush(); err != nil {
 		return 0, err
 	}
-	began, wait := time.Now(), d.patience
-	if d.idle && wait > quietTime && !d.quiet {
-		wait = quietTime
-	}
-	if err := d.s.conn.SetReadDeadline(began.Add(wait)); err != nil {
-		return 0, clientGone(err)
-	}
-	if d.s.gw.isClosing() { // after arming: the wake may have come just before
-		return 0, errShutdown
+	began := time.Now()
+	if err := d.arm(began); err != nil {
+		return 0, err
 	}
 	n, err := d.s.conn.Read(p)
 	d.patience -= time.Since(began)
-	if err != nil && isTimeout(err) {
-		switch {
-		case d.s.gw.isClosing():
-			return n, errShutdown
-		case d.idle && d.patience > 0:
-			d.quiet = true
-			return n, errQuiet
-		}
-		return n, errTooSlow
+	if isTimeout(err) {
+		return n, d.struck()
 	}
 	d.quiet = false
 	if !d.heard && n > 0 {
@@ -90,6 +77,33 @@ func (d *dialogue) Read(p []byte) (int, error) {
 		}
 	}
 	return n, clientGone(err)
+}
+
+// arm sets the deadline of a read that begins now.
+func (d *dialogue) arm(now time.Time) error {
+	wait := d.patience
+	if d.idle && wait > quietTime && !d.quiet {
+		wait = quietTime
+	}
+	if err := d.s.conn.SetReadDeadline(now.Add(wait)); err != nil {
+		return clientGone(err)
+	}
+	if d.s.gw.isClosing() { // after arming: the wake may have come just before
+		return errShutdown
+	}
+	return nil
+}
+
+// struck is what it means that the deadline of a read has struck.
+func (d *dialogue) struck() error {
+	switch {
+	case d.s.gw.isClosing():
+		return errShutdown
+	case d.idle && d.patience > 0:
+		d.quiet = true
+		return errQuiet
+	}
+	return errTooSlow
 }
 
 // clientGone marks an error of the client's connection as such.
