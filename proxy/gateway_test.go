@@ -30,9 +30,7 @@ func TestShutdown(t *testing.T) {
 	asked.send("AUTH PLAIN\r\n")
 	asked.expect("+ ")
 	silent := r.plain() // in its handshake
-	for r.gw.Sessions() < 4 {
-		yield(t)
-	}
+	waitFor(t, func() bool { return r.gw.Sessions() == 4 })
 	done := make(chan error, 1)
 	go func() { done <- r.gw.Shutdown(context.Background()) }()
 	for _, c := range []*client{waiting, asked} {
@@ -81,14 +79,18 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// yield lets others run, for what cannot be waited for otherwise; a test that asks too often fails.
-func yield(t *testing.T) {
+// waitFor asks again and again until cond holds, for what tells nobody when it happens.
+func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	c, err := net.Listen("tcp", "127.0.0.1:0") // takes the kernel's time and not a made-up one
-	if err != nil {
-		t.Fatal(err)
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for late := time.After(until()); !cond(); {
+		select {
+		case <-again.C:
+		case <-late:
+			t.Fatal("what is waited for did not happen")
+		}
 	}
-	c.Close()
 }
 
 // What has not ended when the grace is over is cut: relays, and logins that wait for their backend.
