@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -20,16 +21,17 @@ func (a *attempt) diagnose(e *Error) {
 	if e.Kind == Local {
 		return
 	}
+	cause := slog.Any("cause", e)
 	if fix := certificateFix(e.Err); fix != "" {
 		e.Kind = Down
-		a.advise(warnCertificate, "backend's certificate is not trusted; nobody can log in there", e, fix)
+		a.advise(warnCertificate, "backend's certificate is not trusted; nobody can log in there", fix, cause)
 		return
 	}
 	switch {
 	case errors.Is(e.Err, errHeader):
-		a.advise(warnProxy, "backend seems not to expect PROXY headers; nobody can log in there", e, proxyFix)
+		a.advise(warnProxy, "backend seems not to expect PROXY headers; nobody can log in there", proxyFix, cause)
 	case errors.Is(e.Err, errNoSTLS):
-		a.advise(warnSTLS, "backend refuses STLS; nobody can log in there", e, stlsFix)
+		a.advise(warnSTLS, "backend refuses STLS; nobody can log in there", stlsFix, cause)
 	case e.Step == stepConnect || a.answers > 0:
 	case a.pool.config.proxies() && gone(e.Err):
 		a.goneBehindHeader(e)
@@ -51,18 +53,23 @@ func (a *attempt) goneBehindHeader(e *Error) {
 		a.member.server.suspect()
 		return
 	}
-	a.advise(warnProxy, "backend closes connections that begin with a PROXY header", e, proxyFix)
+	a.advise(warnProxy, "backend closes connections that begin with a PROXY header", proxyFix, slog.Any("cause", e))
 }
 
-func (a *attempt) advise(w warning, problem string, e *Error, fix string) {
+// advise says loudly, once a while, what an admin has to change: problem is what is the matter, fix the remedy, and facts is
+// what shows it.
+func (a *attempt) advise(w warning, problem, fix string, facts ...slog.Attr) {
 	s, b := a.member.server, a.pool.backends
-	if s.due(w, b.now(), warnEvery) {
-		b.log.Error(problem, slog.String("backend", s.backend), slog.String("server", s.address), slog.Any("cause", e),
-			slog.String("fix", fix))
+	if !s.due(w, b.now()) {
+		return
 	}
+	attrs := append([]slog.Attr{slog.String("backend", s.backend), slog.String("server", s.address)}, facts...)
+	b.log.LogAttrs(context.Background(), w.level(), problem, append(attrs, slog.String("fix", fix))...)
 }
 
 const (
+	plaintextFix = "write tls: starttls for this backend here, or let popgate's address log in without TLS there: " +
+		"in Dovecot login_trusted_networks, or disable_plaintext_auth = no (2.4: auth_allow_cleartext = yes)"
 	proxyFix = "in Dovecot write haproxy = yes for the inet_listener of this port, and popgate's address into " +
 		"haproxy_trusted_networks; or write client_info: none or xclient for this backend here"
 	stlsFix = "where the server has no STLS, write tls: implicit for this backend here, with the port for it (995), or " +

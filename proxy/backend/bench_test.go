@@ -57,7 +57,7 @@ func BenchmarkLogin(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		reset(c.TCP())
+		reset(c.Conn.(*net.TCPConn))
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -122,7 +121,7 @@ func (a *attempt) capa(ctx context.Context) error {
 		if a.outOfStep(ctx) {
 			return errHeader
 		}
-		caps = pop3.Capabilities{"TOP", "UIDL"}
+		caps = oldCapabilities
 	}
 	a.member.server.caps.Store(&caps)
 	a.pool.backends.view.Load().refresh()
@@ -172,20 +171,13 @@ func (a *attempt) quit(ctx context.Context) error {
 	return nil
 }
 
-// warnPublic says once a day that passwords cross a network that may be anybody's.
+// warnPublic says once a day that passwords cross a network that may be anybody's. Of a server that is configured by its
+// address Config.Hints says it.
 func (a *attempt) warnPublic() {
 	tcp, ok := a.raw.RemoteAddr().(*net.TCPAddr)
-	if a.pool.config.TLS != TLSNone || !ok || private(tcp.AddrPort().Addr().Unmap()) {
+	if a.pool.config.TLS != TLSNone || a.member.address.ip.IsValid() || !ok || private(tcp.AddrPort().Addr().Unmap()) {
 		return
 	}
-	s, b := a.member.server, a.pool.backends
-	if s.due(warnPublic, b.now(), 24*time.Hour) {
-		b.log.Warn("passwords go to this backend in plaintext, over an address that is not private",
-			slog.String("backend", s.backend), slog.String("server", s.address),
-			slog.String("fix", "write tls: starttls or tls: implicit for this backend"))
-	}
-}
-
-func private(ip netip.Addr) bool {
-	return ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()
+	a.advise(warnPublic, "passwords go to this backend in plaintext, over an address that is not private",
+		"write tls: starttls or tls: implicit for this backend")
 }

@@ -206,16 +206,32 @@ func TestCheckEndsWithContext(t *testing.T) {
 	})
 }
 
+// TestPlaintextOverPublicNetwork holds that a server with a name is warned of once, and that Hints is left to warn of one
+// that is written by its address.
 func TestPlaintextOverPublicNetwork(t *testing.T) {
-	for ip, want := range map[string]int{"192.0.2.9": 1, "10.1.2.3": 0, "127.0.0.1": 0, "fd00::1": 0, "2001:db8::1": 1} {
-		log, said := logger()
-		p := use(t, New(log, nil), config("mail.example.org")).Pool("old")
+	tests := []struct {
+		server, tls, ip string
+		want            int
+	}{
+		{"mail.example.org", TLSNone, "192.0.2.9", 1},
+		{"mail.example.org", TLSNone, "2001:db8::1", 1},
+		{"mail.example.org", TLSStart, "192.0.2.9", 0},
+		{"mail.example.org", TLSNone, "10.1.2.3", 0},
+		{"mail.example.org", TLSNone, "127.0.0.1", 0},
+		{"mail.example.org", TLSNone, "fd00::1", 0},
+		{"192.0.2.9", TLSNone, "192.0.2.9", 0},
+	}
+	for _, tt := range tests {
+		c := config(tt.server)
+		c.TLS = tt.tls
+		p, said := advised(t, c)
 		for range 2 {
-			a := attempt{pool: p, member: p.members[0], raw: &remote{addr: &net.TCPAddr{IP: net.ParseIP(ip)}}}
+			a := attempt{pool: p, member: p.members[0], raw: &remote{addr: &net.TCPAddr{IP: net.ParseIP(tt.ip)}}}
 			a.warnPublic()
 		}
-		if got := strings.Count(said.String(), "plaintext"); got != want {
-			t.Errorf("%s: said %d times, want %d", ip, got, want)
+		got := said.String()
+		if n := strings.Count(got, "plaintext"); n != tt.want || strings.Count(got, "level=WARN") != tt.want {
+			t.Errorf("%+v: got the log %s, want a warning %d times", tt, got, tt.want)
 		}
 	}
 }

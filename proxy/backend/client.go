@@ -78,7 +78,7 @@ func clientTLVs(c *auth.Client, session string) ([]proxyproto.TLV, error) {
 	if c.TLS == nil {
 		return tlvs, nil
 	}
-	if name := c.TLS.ServerName; hostName(name) {
+	if name := strings.ToLower(c.TLS.ServerName); hostName(name) {
 		tlvs = append(tlvs, proxyproto.TLV{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(name)})
 	}
 	// Verify is 0 only for a client certificate that was verified.
@@ -101,25 +101,18 @@ func clip(s string, limit int) string {
 // xclient tells a Dovecot who the client is. One that does not offer it does not trust our address: it would answer
 // +OK all the same and ignore the command. The login goes on, for users must get their mail.
 func (a *attempt) xclient(ctx context.Context) error {
-	s, b := a.member.server, a.pool.backends
 	if !a.offersXClient {
-		s.counts.noClient.Add(1)
-		if s.due(warnXClient, b.now(), warnEvery) {
-			b.log.Error("backend does not offer XCLIENT; its logs and limits see popgate in place of the clients",
-				slog.String("backend", s.backend), slog.String("server", s.address),
-				slog.String("fix", "put popgate's address into Dovecot's login_trusted_networks there"))
-		}
+		a.member.server.counts.noClient.Add(1)
+		a.advise(warnXClient, "backend does not offer XCLIENT; its logs and limits see popgate in place of the clients",
+			"put popgate's address into Dovecot's login_trusted_networks there")
 		return nil
 	}
 	r, err := a.command(ctx, appendXClient(a.line[:0], a.req))
 	if err != nil || r.OK {
 		return err
 	}
-	if s.due(warnXClientRefused, b.now(), warnEvery) {
-		b.log.Error("backend refuses XCLIENT; nobody can log in there", slog.String("backend", s.backend),
-			slog.String("server", s.address), slog.String("answer", replyText(r)),
-			slog.String("fix", "see the server's log, or write client_info: none for this backend here"))
-	}
+	a.advise(warnXClientRefused, "backend refuses XCLIENT; nobody can log in there",
+		"see the server's log, or write client_info: none for this backend here", slog.String("answer", replyText(r)))
 	return &Error{Kind: Temporary, Reply: r}
 }
 
@@ -144,8 +137,8 @@ func appendXClient(b []byte, req *Request) []byte {
 		return append(b, " CLIENT-TRANSPORT=insecure\r\n"...)
 	}
 	b = append(b, " CLIENT-TRANSPORT=TLS"...)
-	if hostName(c.TLS.ServerName) {
-		b = append(append(b, " DESTNAME="...), c.TLS.ServerName...)
+	if name := strings.ToLower(c.TLS.ServerName); hostName(name) {
+		b = append(append(b, " DESTNAME="...), name...)
 	}
 	return append(b, '\r', '\n')
 }
@@ -167,11 +160,7 @@ func (a *attempt) xoip(ctx context.Context) error {
 	if err != nil || r.OK {
 		return err
 	}
-	s, b := a.member.server, a.pool.backends
-	if s.due(warnXOIP, b.now(), warnEvery) {
-		b.log.Warn("backend refuses XOIP; its logs and limits see popgate in place of the clients",
-			slog.String("backend", s.backend), slog.String("server", s.address), slog.String("answer", replyText(r)),
-			slog.String("fix", "write client_info: none for this backend here"))
-	}
+	a.advise(warnXOIP, "backend refuses XOIP; its logs and limits see popgate in place of the clients",
+		"write client_info: none for this backend here", slog.String("answer", replyText(r)))
 	return nil
 }

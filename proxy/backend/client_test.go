@@ -149,6 +149,8 @@ func TestXClientCommand(t *testing.T) {
 		{func(*Request) {}, plain + " SESSION=s3ss10n TTL=6 CLIENT-TRANSPORT=TLS DESTNAME=mail.example.org"},
 		{func(r *Request) { r.Client.TLS = nil }, plain + " SESSION=s3ss10n TTL=6 CLIENT-TRANSPORT=insecure"},
 		{func(r *Request) { r.Client.TLS.ServerName = "no name" }, plain + " SESSION=s3ss10n TTL=6 CLIENT-TRANSPORT=TLS"},
+		{func(r *Request) { r.Client.TLS.ServerName = "Mail.Example.ORG" },
+			plain + " SESSION=s3ss10n TTL=6 CLIENT-TRANSPORT=TLS DESTNAME=mail.example.org"},
 		{func(r *Request) { r.Session, r.Client.TLS = "a b", nil }, plain + " TTL=6 CLIENT-TRANSPORT=insecure"},
 		{func(r *Request) { r.Session, r.Client.TLS = "", nil }, plain + " TTL=6 CLIENT-TRANSPORT=insecure"},
 		{func(r *Request) { r.Session, r.Client.TLS = strings.Repeat("x", 65), nil },

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/popgate/popgate/auth"
 )
 
 // Config describes one backend: a set of equivalent POP3 servers.
@@ -34,13 +36,15 @@ type Config struct {
 	// ClientInfo is how the servers learn who the client is: none, proxy_v1, proxy_v2, xclient (Dovecot, needs our
 	// address in its login_trusted_networks) or xoip (Zimbra).
 	ClientInfo string `yaml:"client_info"`
-	// ConnectTimeout bounds connecting to a server, TLS included.
+	// ConnectTimeout bounds connecting to a server, TLS included. 0 leaves it to timeouts.backend_login, which bounds all of
+	// a login, at all servers that are tried.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
-	// GreetingTimeout bounds the wait for a server's greeting.
+	// GreetingTimeout bounds the wait for a server's greeting. 0 leaves it to timeouts.backend_login.
 	GreetingTimeout time.Duration `yaml:"greeting_timeout"`
-	// ReplyTimeout bounds the wait for the answer to each command of the login.
+	// ReplyTimeout bounds the wait for the answer to each command of the login. 0 leaves it to timeouts.backend_login.
 	ReplyTimeout time.Duration `yaml:"reply_timeout"`
-	// RetryAfter is how long a server that could not be reached is passed over before it is tried again.
+	// RetryAfter is how long a server that could not be reached is passed over before it is tried again. With 0 it
+	// never is: each login tries it.
 	RetryAfter time.Duration `yaml:"retry_after"`
 }
 
@@ -99,15 +103,19 @@ func (c Config) Validate(fault func(key, problem string)) {
 	oneOf(fault, "tls", c.TLS, TLSNone, TLSStart, TLSImplicit)
 	oneOf(fault, "client_info", c.ClientInfo, ClientNone, ClientProxyV1, ClientProxyV2, ClientXClient, ClientXOIP)
 	c.validateTLS(fault)
+	const unbounded = "0 to leave it to timeouts.backend_login"
 	for _, d := range []struct {
 		key   string
 		value time.Duration
+		zero  string
 	}{
-		{"connect_timeout", c.ConnectTimeout}, {"greeting_timeout", c.GreetingTimeout},
-		{"reply_timeout", c.ReplyTimeout}, {"retry_after", c.RetryAfter},
+		{"connect_timeout", c.ConnectTimeout, unbounded},
+		{"greeting_timeout", c.GreetingTimeout, unbounded},
+		{"reply_timeout", c.ReplyTimeout, unbounded},
+		{"retry_after", c.RetryAfter, "0 to never pass a server over"},
 	} {
 		if d.value < 0 {
-			fault(d.key, "is negative; write a duration such as 10s, or 0 for no limit of its own")
+			fault(d.key, "is negative; write a duration such as 10s, or "+d.zero)
 		}
 	}
 }
@@ -157,6 +165,31 @@ func (c Config) validateTLS(fault func(key, problem string)) {
 	if len(c.TLSPinSHA256) > 0 {
 		fault("tls_pin_sha256", useless)
 	}
+}
+
+// Hints say what of a valid section works and yet may surprise, each in a sentence: what must be arranged at the servers.
+// They look at no names: where passwords go to the public address of a server with one, its checks say so.
+func (c Config) Hints() []string {
+	var all []string
+	if c.ClientInfo == ClientNone {
+		all = append(all, fmt.Sprintf("backend %s sees all clients at popgate's address (client_info: none): "+
+			"exempt that address from its limits and penalties for failed logins, or set client_info", c.Name))
+	}
+	if c.TLS != TLSNone {
+		return all
+	}
+	for _, s := range c.Servers {
+		if a, err := parseAddress(s.Address, c.TLS); err == nil && a.ip.IsValid() && !private(a.ip.Addr()) {
+			all = append(all, fmt.Sprintf("backend %s: passwords go to %s in clear over an address that is not private; "+
+				"set tls: starttls or implicit there, or use a private network", c.Name, a.text))
+		}
+	}
+	return all
+}
+
+// private says that ip is on a network that no stranger carries.
+func private(ip netip.Addr) bool {
+	return ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()
 }
 
 func oneOf(fault func(key, problem string), key, value string, allowed ...string) {
@@ -224,22 +257,9 @@ func splitAddress(s string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// hostName says that s can be looked up as a host name. A last label of digits alone is a mistyped address.
+// hostName says that s, in lower case, can be looked up as a host name. A last label of digits alone is a mistyped address.
 func hostName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	labels := strings.Split(s, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return false
-			}
-		}
-	}
-	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	return auth.Hostname(s) && strings.Trim(last, "0123456789") != ""
 }

@@ -76,6 +76,9 @@ func TestValidate(t *testing.T) {
 			var keys []string
 			c.Validate(func(key, problem string) {
 				keys = append(keys, key)
+				if tt.name == "durations" && strings.Contains(problem, "0 to never pass") != (key == "retry_after") {
+					t.Errorf("%s: the problem %q says something else of 0 than is true", key, problem)
+				}
 				if problem == "" || strings.HasSuffix(problem, ".") {
 					t.Errorf("%s: the problem %q is no sentence fragment", key, problem)
 				}
@@ -85,6 +88,35 @@ func TestValidate(t *testing.T) {
 				t.Errorf("got faults at %q, want %q", keys, tt.want)
 			}
 		})
+	}
+}
+
+func TestHints(t *testing.T) {
+	const sees, clear = "sees all clients at popgate's address", "passwords go to "
+	tests := []struct {
+		tls, info string
+		servers   []string
+		want      []string // what each hint has in it
+	}{
+		{TLSNone, ClientNone, []string{"10.0.0.5:110"}, []string{sees}},
+		{TLSNone, ClientXClient, []string{"10.0.0.5", "127.0.0.1", "fd00::5", "[fe80::5]:110", "0.0.0.0", "mail.example.org"}, nil},
+		{TLSNone, ClientXOIP, []string{"192.0.2.5:110", "10.0.0.5", "192.0.2.6", "2001:db8::5", "::ffff:192.0.2.7"},
+			[]string{clear + "192.0.2.5:110", clear + "192.0.2.6:110", clear + "[2001:db8::5]:110", clear + "192.0.2.7:110"}},
+		{TLSNone, ClientNone, []string{"192.0.2.5"}, []string{sees, clear}},
+		{TLSStart, ClientProxyV2, []string{"192.0.2.5"}, nil},
+		{TLSImplicit, ClientNone, []string{"192.0.2.5"}, []string{sees}},
+	}
+	for _, tt := range tests {
+		c := config(tt.servers...)
+		c.TLS, c.ClientInfo = tt.tls, tt.info
+		got := c.Hints()
+		fits := len(got) == len(tt.want)
+		for i := 0; fits && i < len(got); i++ {
+			fits = strings.Contains(got[i], tt.want[i]) && strings.HasPrefix(got[i], "backend old")
+		}
+		if !fits {
+			t.Errorf("%s, %s, %q: got %q, want %q in them", tt.tls, tt.info, tt.servers, got, tt.want)
+		}
 	}
 }
 

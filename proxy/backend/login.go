@@ -361,16 +361,8 @@ func (a *attempt) next() ([]byte, error) {
 	return line, err
 }
 
-// refusesPlaintext says loudly, once a while, what an admin has to change.
 func (a *attempt) refusesPlaintext(at string, r pop3.Reply) error {
-	s := a.member.server
-	if s.due(warnPlaintext, a.pool.backends.now(), warnEvery) {
-		a.pool.backends.log.Error("backend refuses plaintext logins; nobody can log in there",
-			slog.String("backend", s.backend), slog.String("server", s.address), slog.String("step", at),
-			slog.String("answer", replyText(r)), slog.String("fix", plaintextFix))
-	}
+	a.advise(warnPlaintext, "backend refuses plaintext logins; nobody can log in there", plaintextFix,
+		slog.String("step", at), slog.String("answer", replyText(r)))
 	return &Error{Kind: RefusesPlaintext, Reply: r}
 }
-
-const plaintextFix = "write tls: starttls for this backend here, or let popgate's address log in without TLS there: " +
-	"in Dovecot login_trusted_networks, or disable_plaintext_auth = no (2.4: auth_allow_cleartext = yes)"

@@ -36,8 +36,8 @@ func TestLogin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.Server != addr || c.TCP() == nil || len(c.Leftover) != 0 {
-				t.Errorf("got server %q, TCP %v, leftover %q", c.Server, c.TCP(), c.Leftover)
+			if _, plain := c.Conn.(*net.TCPConn); c.Server != addr || !plain || len(c.Leftover) != 0 {
+				t.Errorf("got server %q, a %T, leftover %q", c.Server, c.Conn, c.Leftover)
 			}
 			if s := c.Stages; s.Connect <= 0 || s.Greeting <= 0 || s.Login <= 0 {
 				t.Errorf("got the stages %+v, want times", s)

@@ -74,12 +74,6 @@ type Conn struct {
 	Leftover []byte
 }
 
-// TCP returns the connection where it is plaintext, and nil where TLS is on top of it.
-func (c *Conn) TCP() *net.TCPConn {
-	t, _ := c.Conn.(*net.TCPConn)
-	return t
-}
-
 // CloseWrite ends the direction to the server: with a FIN, or over TLS with a close_notify alone.
 func (c *Conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
@@ -119,7 +113,7 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 		}
 	}
 	if failed == nil {
-		failed = &Error{Kind: Down, Step: "connect", Err: errDrained}
+		failed = &Error{Kind: Down, Step: stepConnect, Err: errDrained}
 	}
 	return nil, failed
 }

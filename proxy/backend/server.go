@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -40,13 +41,26 @@ const (
 	warnings
 )
 
-// warnEvery is how often most warnings about one server are logged.
-const warnEvery = time.Minute
+// every is how often w is logged of one server.
+func (w warning) every() time.Duration {
+	if w == warnPublic {
+		return 24 * time.Hour // it is about what works
+	}
+	return time.Minute
+}
 
-// due says that w may be logged now, to one caller in every.
-func (s *server) due(w warning, now, every time.Duration) bool {
+// level is how loud w is: an error is what keeps users from their mail, or clients' addresses from the server's limits.
+func (w warning) level() slog.Level {
+	if w == warnPublic || w == warnXOIP {
+		return slog.LevelWarn
+	}
+	return slog.LevelError
+}
+
+// due says that w may be logged now, to one caller in its time.
+func (s *server) due(w warning, now time.Duration) bool {
 	at := s.said[w].Load()
-	return int64(now) >= at && s.said[w].CompareAndSwap(at, int64(now+every))
+	return int64(now) >= at && s.said[w].CompareAndSwap(at, int64(now+w.every()))
 }
 
 // up says that the server is believed alive.
@@ -68,7 +82,7 @@ func (s *server) usable(now, retryAfter time.Duration) bool {
 // to greet comes and goes.
 func (s *server) dead(now, d time.Duration) bool {
 	was := s.deadUntil.Swap(int64(now + d))
-	if was != 0 || !s.due(warnDown, now, warnEvery) {
+	if was != 0 || !s.due(warnDown, now) {
 		return false
 	}
 	s.saidDown.Store(true)
@@ -92,10 +106,13 @@ func (s *server) suspect() {
 	}
 }
 
-// capabilities is what the server is known to do. One that has not answered is taken for a server of 1996.
+// oldCapabilities is what a server can do that has no CAPA: it is of the time before 1998 (RFC 2449). It is not changed.
+var oldCapabilities = pop3.Capabilities{"TOP", "UIDL"}
+
+// capabilities is what the server is known to do. One that has not answered is taken for an old one.
 func (s *server) capabilities() pop3.Capabilities {
 	if c := s.caps.Load(); c != nil {
 		return *c
 	}
-	return pop3.Capabilities{"TOP", "UIDL"}
+	return oldCapabilities
 }
