@@ -22,8 +22,8 @@ import (
 func trusting(t *testing.T, v *View, name string) *tls.Config {
 	t.Helper()
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(must(os.ReadFile(v.LocalCA()))) {
-		t.Fatalf("%s holds no certificate", v.LocalCA())
+	if !roots.AppendCertsFromPEM(must(os.ReadFile(v.local.ca.file))) {
+		t.Fatalf("%s holds no certificate", v.local.ca.file)
 	}
 	return &tls.Config{RootCAs: roots, ServerName: name}
 }
@@ -45,10 +45,10 @@ func TestLocalCA(t *testing.T) {
 	v := prepareLocal(t, New(dir, logger, nil), "pop.example.org", "192.0.2.1", "*.tenants.example.org", "POP.example.org")
 
 	rec, _ := log.wait(t, "no certificates configured")
-	if line := text(rec); rec.Level != slog.LevelWarn || !strings.Contains(line, v.LocalCA()) || !strings.Contains(line, "tls.certificates") {
+	if line := text(rec); rec.Level != slog.LevelWarn || !strings.Contains(line, v.local.ca.file) || !strings.Contains(line, "tls.certificates") {
 		t.Errorf("the warning does not say where the CA is and how to get real certificates: %s", line)
 	}
-	for path, want := range map[string]fs.FileMode{dir: 0o700 | fs.ModeDir, filepath.Join(dir, caKeyFile): 0o600, v.LocalCA(): 0o644} {
+	for path, want := range map[string]fs.FileMode{dir: 0o700 | fs.ModeDir, filepath.Join(dir, caKeyFile): 0o600, v.local.ca.file: 0o644} {
 		if got := must(os.Stat(path)).Mode(); got != want {
 			t.Errorf("%s has mode %v, want %v", path, got, want)
 		}
@@ -122,7 +122,7 @@ func TestLocalCAIsKept(t *testing.T) {
 	if _, err := shake(restarted.TLS("pop3s"), trust); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
-	if err := os.Remove(before.LocalCA()); err != nil {
+	if err := os.Remove(before.local.ca.file); err != nil {
 		t.Fatal(err)
 	}
 	healed := prepareLocal(t, New(dir, nil, nil), "pop.example.org")

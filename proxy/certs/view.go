@@ -36,14 +36,6 @@ func (v *View) TLS(listener string) *tls.Config { return v.configs[listener] }
 // Certificates describes the certificates in force, in the order of the configuration.
 func (v *View) Certificates() []Info { return slices.Clone(v.table.Load().infos) }
 
-// LocalCA is the file clients must import to trust this gateway, "" where certificates are configured.
-func (v *View) LocalCA() string {
-	if v.local == nil {
-		return ""
-	}
-	return v.local.ca.file
-}
-
 // rebuild makes the table of what pairs and local hold now.
 func (v *View) rebuild() {
 	var sources []source
