@@ -26,7 +26,6 @@ func decode(target any, tree map[string]any, overrides map[string]scalar, defaul
 	}
 	err := v.Unmarshal(target, func(c *mapstructure.DecoderConfig) {
 		c.TagName = tagName
-		c.SquashTagOption = tagInline
 		// Viper's own settings take "5" for a number and 10 for ten nanoseconds.
 		c.WeaklyTypedInput = false
 		c.ErrorUnused = true

@@ -9,17 +9,12 @@ import (
 
 // section of a test, with what no package has yet.
 type secretive struct {
-	Password string  `yaml:"password" secret:"true"`
-	Unset    string  `yaml:"unset" secret:"true"`
-	Share    float64 `yaml:"share"`
-	Common   `yaml:",inline"`
-	Ignored  string `yaml:"-"`
-	Parts    []part `yaml:"parts"`
-}
-
-// Common is inlined.
-type Common struct {
-	Every time.Duration `yaml:"every"`
+	Password string        `yaml:"password" secret:"true"`
+	Unset    string        `yaml:"unset" secret:"true"`
+	Share    int           `yaml:"share"`
+	Every    time.Duration `yaml:"every"`
+	Ignored  string        `yaml:"-"`
+	Parts    []part        `yaml:"parts"`
 }
 
 type part struct {
@@ -44,7 +39,7 @@ func loadSecretive(t *testing.T, text string) (secretive, error) {
 	if !ok {
 		t.Fatal(r.err())
 	}
-	s := secretive{Common: Common{Every: time.Minute}, Parts: []part{{Name: "default", Count: 9}, {Name: "second"}}}
+	s := secretive{Every: time.Minute, Parts: []part{{Name: "default", Count: 9}, {Name: "second"}}}
 	tree, _ := (&builder{report: r}).value(root, reflect.TypeFor[secretive](), "").(map[string]any)
 	defaults := map[reflect.Type]reflect.Value{reflect.TypeFor[part](): reflect.ValueOf(part{Count: 3, Tags: []string{"x", "y"}})}
 	if err := decode(&s, tree, nil, defaults, r); err != nil {
@@ -57,7 +52,7 @@ func loadSecretive(t *testing.T, text string) (secretive, error) {
 func TestDecode(t *testing.T) {
 	got, err := loadSecretive(t, "password: p\nshare: 1\nevery: 2s\nparts: [{name: a, tags: [z]}, {count: 0, tags: []}]\n")
 	want := secretive{
-		Password: "p", Share: 1, Common: Common{Every: 2 * time.Second},
+		Password: "p", Share: 1, Every: 2 * time.Second,
 		Parts: []part{{Name: "a", Tags: []string{"z"}, Count: 3}, {}},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -68,8 +63,8 @@ func TestDecode(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got.Parts, []part{{Count: 3, Tags: []string{"x", "y"}}}) {
 		t.Errorf("got %+v, %v, want the entry's default", got.Parts, err)
 	}
-	got, _ = loadSecretive(t, "share: 0.5")
-	if got.Share != 0.5 || got.Every != time.Minute || len(got.Parts) != 2 {
+	got, _ = loadSecretive(t, "share: 5")
+	if got.Share != 5 || got.Every != time.Minute || len(got.Parts) != 2 {
 		t.Errorf("got %+v, want the defaults beside share", got)
 	}
 }
@@ -77,7 +72,7 @@ func TestDecode(t *testing.T) {
 func TestDecodeFaults(t *testing.T) {
 	_, err := loadSecretive(t, "share: much\nevery: 5\nIgnored: a\nparts:\n- {count: 500}\n- {count: 120}\n- {tags: [a, b, c], count: '1'}\n")
 	want := Faults{
-		{"f", 1, 8, "share", `is "much", which is no number`, "write a number, without quotes"},
+		{"f", 1, 8, "share", `is "much", which is no whole number`, "write digits alone, without quotes"},
 		{"f", 2, 8, "every", `is "5" without a unit`, "write 5s for seconds, 5m for minutes"},
 		{"f", 3, 1, "Ignored", "there is no such key", ""},
 		{"f", 5, 11, "parts[0].count", `is "500", which is too large or not whole`, "write a whole number"},

@@ -58,34 +58,24 @@ func keysOf(root reflect.Value, defaults map[reflect.Type]reflect.Value) []key {
 
 // A field is a field of a struct that stands for a key.
 type field struct {
-	reflect.StructField // Index is the way from the outer struct, through inlined ones
-	name                string
-	owner               reflect.Type
+	reflect.StructField
+	name  string
+	owner reflect.Type
 }
 
 func fields(t reflect.Type) []field {
 	var all []field
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get(tagName), ",")
-		switch {
-		case options == tagInline:
-			for _, inner := range fields(f.Type) {
-				inner.Index = append([]int{i}, inner.Index...)
-				all = append(all, inner)
-			}
-		case name != "" && name != "-":
+		if name := f.Tag.Get(tagName); name != "" && name != "-" {
 			all = append(all, field{StructField: f, name: name, owner: t})
 		}
 	}
 	return all
 }
 
-// The tag that names a key, and its option that lifts the keys of an embedded struct one level up.
-const (
-	tagName   = "yaml"
-	tagInline = "inline"
-)
+// The tag that names a key.
+const tagName = "yaml"
 
 var (
 	durationType    = reflect.TypeFor[time.Duration]()

@@ -51,8 +51,6 @@ func (s scalar) set(to reflect.Value) (problem, hint string) {
 		return s.bool(to)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return s.int(to)
-	case reflect.Float32, reflect.Float64:
-		return s.float(to)
 	}
 	panic("configs: no key can be of type " + to.Type().String())
 }
@@ -146,15 +144,6 @@ func (s scalar) int(to reflect.Value) (problem, hint string) {
 	return "", ""
 }
 
-func (s scalar) float(to reflect.Value) (problem, hint string) {
-	f, err := strconv.ParseFloat(s.text, 64)
-	if err != nil || s.tag != tagInt && s.tag != tagReal && !s.loose {
-		return fmt.Sprintf("is %s, which is no number", show(s.text)), "write a number, without quotes"
-	}
-	to.SetFloat(f)
-	return "", ""
-}
-
 // show quotes a text for a message, which a long one must not fill.
 func show(text string) string {
 	const most = 60
@@ -182,8 +171,6 @@ func wants(t reflect.Type) string {
 		return "true or false"
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return "a whole number"
-	case reflect.Float32, reflect.Float64:
-		return "a number"
 	case reflect.Slice:
 		return "a list"
 	}

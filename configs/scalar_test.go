@@ -48,11 +48,6 @@ func TestScalar(t *testing.T) {
 		{env(" 5"), 0, "no whole number"},
 		{env("9223372036854775808"), 0, "too large"},
 
-		{file(tagReal, "0.5"), 0.5, ""},
-		{file(tagInt, "2"), 2.0, ""},
-		{file(tagText, "2"), 0.0, "no number"},
-		{env("2.5"), 2.5, ""},
-
 		{file(tagText, "1h30m"), 90 * time.Minute, ""},
 		{file(tagText, ""), time.Duration(0), ""},
 		{file(tagInt, "0"), time.Duration(0), ""},
