@@ -26,7 +26,7 @@ const (
 	ProtocolError           Reason = "protocol_error"            // The client broke the rules of POP3: too many bad commands, too long a line, bytes behind STLS.
 	ProxyHeader             Reason = "proxy_header"              // The PROXY header was missing, broken, or came from a network that may not send one.
 	TLSFailed               Reason = "tls_failed"                // The TLS handshake failed.
-	Timeout                 Reason = "timeout"                   // The client took too long to log in, or the backend to answer.
+	Timeout                 Reason = "timeout"                   // The client took too long to log in, the backend to answer, or a TLS handshake got no turn within `timeouts.handshake` (`bounds.handshakes`).
 	Idle                    Reason = "idle"                      // No byte passed for longer than `timeouts.idle`.
 	Stalled                 Reason = "stalled"                   // One side took no bytes for longer than `timeouts.stall`.
 	AuditFailed             Reason = "audit_failed"              // The record of the login could not be written, and `audit.on_failure` is `refuse`.
