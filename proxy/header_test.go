@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/binary"
 	"hash/crc32"
 	"net/netip"
@@ -267,16 +268,47 @@ func TestHeaderDeadline(t *testing.T) {
 	}
 }
 
-// All that comes behind a long header reaches the backend, even when it is more than the login's reader takes at once.
-func TestHeaderThenALot(t *testing.T) {
-	server := listen(t)
-	r := start(t, server.address, behindProxy(TLSOffloaded))
-	c := r.plain()
-	header := headerV2(0x21, 0x11, client4, tlv(proxyproto.PP2_TYPE_NOOP, make([]byte, 300)...))
-	commands := strings.Repeat("NOOP\r\n", 500)
-	c.send(string(header) + "USER alice@example.org\r\nPASS secret\r\n" + commands)
-	b := server.welcome(t)
-	b.reads(commands)
-	c.conn.Close()
-	b.ends()
+// A load balancer is not blamed for what the end of the gateway does to its header.
+func TestHeaderShutdown(t *testing.T) {
+	for name, awaited := range map[string]bool{"a read under way": true, "no read yet": false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := defaults("127.0.0.1:1")
+			s.listener.TLS = TLSOffloaded
+			s.listener.ProxyProtocolFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+			r := newRig(t, s)
+			if !awaited {
+				r.gw.stop()
+			}
+			c := r.pipe()
+			synctest.Wait()
+			if err := r.gw.Shutdown(context.Background()); err != nil {
+				t.Errorf("%s: Shutdown: %v", name, err)
+			}
+			if got := <-r.audit.refused; got.reason != audit.Shutdown {
+				t.Errorf("%s: refused %+v", name, got)
+			}
+			c.ends(false)
+			if len(r.log.lines) > 0 {
+				t.Errorf("%s: the log says %q", name, r.log.lines)
+			}
+		})
+	}
+}
+
+// Nor is it where the connection is cut, right before the header is read or within.
+func TestHeaderCut(t *testing.T) {
+	for range 50 {
+		r := start(t, "127.0.0.1:1", behindProxy(TLSStartTLS))
+		c := r.plain()
+		c.send("PROXY TCP4 192.0.2.1")
+		waitFor(t, func() bool { return r.gw.Sessions() == 1 })
+		r.gw.Close()
+		if got := receive(t, r.audit.refused, "the count of refusals"); got.reason != audit.Shutdown {
+			t.Errorf("refused %+v", got)
+		}
+		if len(r.log.lines) > 0 {
+			t.Errorf("the log says %q", r.log.lines)
+		}
+		c.conn.Close()
+	}
 }

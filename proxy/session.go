@@ -89,7 +89,11 @@ func (s *session) slipped(p any) {
 func (s *session) open(ctx context.Context) (stage, bool) {
 	s.conn = s.raw
 	if len(s.listener.ProxyProtocolFrom) > 0 {
-		if err := s.readHeader(time.Now().Add(s.snap.Timeouts.ProxyHeader)); err != nil {
+		err := s.readHeader(time.Now().Add(s.snap.Timeouts.ProxyHeader))
+		switch {
+		case s.stopped(err):
+			return s.turnAway(audit.Shutdown)
+		case err != nil:
 			s.gw.sayStranger(s, "sent no usable PROXY header ("+err.Error()+")")
 			return s.turnAway(audit.ProxyHeader)
 		}
@@ -127,7 +131,7 @@ func (s *session) handshake() error {
 	s.slot.release()
 	s.slot = nil
 	if err != nil {
-		if s.gw.isClosing() && isTimeout(err) {
+		if s.stopped(err) {
 			return errShutdown
 		}
 		s.gw.metrics.handshakeFailed(s.listener.Name, err)
@@ -300,6 +304,11 @@ func (s *session) wake() {
 	if s.phase.Load() == phaseWaiting {
 		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
 	}
+}
+
+// stopped says that err is the gateway's going down and no fault of the client: wake or cut may have struck a read.
+func (s *session) stopped(err error) bool {
+	return s.gw.isClosing() && (isTimeout(err) || errors.Is(err, net.ErrClosed) || errors.Is(err, errShutdown))
 }
 
 // cut breaks the connection off.
