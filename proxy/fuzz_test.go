@@ -15,7 +15,9 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/sasl"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy/pop3"
 )
 
 // A visitor is what a backend saw of one connection.
@@ -127,15 +129,14 @@ func FuzzSession(f *testing.F) {
 		if isTimeout(err) {
 			t.Fatal("the session goes on without its client")
 		}
-		logins, asked, ended := 0, 0, false
-		for !ended {
-			e := r.next()
-			ended = e.Name == audit.SessionClosed
-			if !ended {
-				logins++
-			}
-			if !ended && e.Server != "" {
+		logins, asked, accepted := 0, 0, 0
+		for e := r.next(); e.Name != audit.SessionClosed; e = r.next() {
+			logins++
+			if e.Server != "" {
 				asked++
+			}
+			if e.Name == audit.LoginAccepted {
+				accepted++
 			}
 		}
 		r.gw.Close()
@@ -148,8 +149,20 @@ func FuzzSession(f *testing.F) {
 			t.Errorf("%d logins without TLS", logins)
 		}
 		checkSaid(t, said)
+		in := 0
 		for range asked {
-			checkVisitor(t, receive(t, seen, "what the backend saw"), sent)
+			v := receive(t, seen, "what the backend saw")
+			checkVisitor(t, v)
+			if !v.in {
+				continue
+			}
+			in++
+			if want := behindLogin(t, sent, logins); !bytes.Equal(v.rest, want) {
+				t.Errorf("behind the login the backend got %q, want %q of %q", v.rest, want, sent)
+			}
+		}
+		if in != accepted {
+			t.Errorf("%d logins on record, the backend has seen %d", accepted, in)
 		}
 		select {
 		case v := <-seen:
@@ -171,8 +184,8 @@ func checkSaid(t *testing.T, said []byte) {
 	}
 }
 
-// checkVisitor checks what a backend saw against what the client sent.
-func checkVisitor(t *testing.T, v visitor, sent []byte) {
+// checkVisitor checks the login that a backend saw.
+func checkVisitor(t *testing.T, v visitor) {
 	t.Helper()
 	for verb, line := range map[string]string{"USER ": v.user, "PASS ": v.pass} {
 		arg, whole := strings.CutSuffix(line, "\r\n")
@@ -180,8 +193,55 @@ func checkVisitor(t *testing.T, v visitor, sent []byte) {
 			t.Errorf("the backend got %q for its %s", line, verb)
 		}
 	}
-	if v.in && !bytes.HasSuffix(sent, v.rest) {
-		t.Errorf("behind the login the backend got %q, the client sent %q", v.rest, sent)
+}
+
+// behindLogin is what a client sent behind its nth credentials. It goes through the commands by itself: what a PASS or
+// an AUTH makes complete credentials of, and where it ends, does not depend on what became of those before.
+func behindLogin(t *testing.T, sent []byte, n int) []byte {
+	t.Helper()
+	line := func() []byte {
+		l, rest, _ := bytes.Cut(sent, []byte("\n"))
+		sent = rest
+		return bytes.TrimSuffix(l, []byte("\r"))
+	}
+	named := false
+	for len(sent) > 0 {
+		complete := false
+		switch verb, arg := pop3.ParseCommand(line()); verb {
+		case pop3.USER:
+			_, err := DefaultListener().NameRules().Parse(arg)
+			named = named || err == nil
+		case pop3.PASS:
+			if complete = named && !bytes.ContainsAny(arg, "\x00\r"); complete {
+				named = false
+			}
+		case pop3.AUTH:
+			complete = answered(bytes.TrimSpace(arg), line)
+		}
+		if complete {
+			n--
+		}
+		if n == 0 {
+			return sent
+		}
+	}
+	t.Errorf("%d logins more than the client has sent credentials for", n)
+	return nil
+}
+
+// answered goes through an AUTH exchange, whose responses come from line, and says whether it gave credentials.
+func answered(arg []byte, line func() []byte) bool {
+	mechanism, response, _ := bytes.Cut(arg, []byte{' '})
+	x, err := sasl.Start(mechanism)
+	if err != nil {
+		return false
+	}
+	for {
+		_, done, err := x.Next(response)
+		if done || err != nil {
+			return err == nil
+		}
+		response = line()
 	}
 }
 
