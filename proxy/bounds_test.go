@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -43,6 +44,29 @@ func TestEndlessLine(t *testing.T) {
 		}
 		if after := heap(); after > before+24<<20 { // 20 of them are the test's own
 			t.Errorf("%q: %d octets more are in use", begin, after-before)
+		}
+	}
+}
+
+// A client that never stops sending is cut off although it never makes us wait: by the number of its commands, STLS
+// or not.
+func TestEndlessCommands(t *testing.T) {
+	for _, command := range []string{"USER a@example.org\r\n", "CAPA\r\n", "AUTH\r\n", "UTF8\r\n", "AUTH PLAIN\r\n*\r\n"} {
+		r := start(t, "127.0.0.1:1")
+		c := r.dial()
+		c.expect("+OK POP3 ready")
+		c.arm()
+		var reading sync.WaitGroup
+		var answer bytes.Buffer
+		reading.Go(func() { _, _ = answer.ReadFrom(c.r) })
+		_, _ = c.conn.Write(bytes.Repeat([]byte(command), 100*maxCommands)) // it is cut off in the middle
+		r.closed(audit.ProtocolError)
+		reading.Wait()
+		if got := answer.String(); !strings.HasSuffix(got, "-ERR "+textTooMany+"\r\n") {
+			t.Errorf("%q: ends with %q", command, got[max(0, len(got)-80):])
+		}
+		if n := strings.Count(answer.String(), "\n"); n > 10*maxCommands {
+			t.Errorf("%q: %d lines of answers", command, n)
 		}
 	}
 }

@@ -150,12 +150,12 @@ func (s *session) cmdSTLS() error {
 	if err := s.talk.flush(); err != nil {
 		return err
 	}
-	patience := s.talk.patience
+	before := s.talk
 	s.talk.release()
 	if err := s.handshake(); err != nil {
 		return err
 	}
-	s.talk = newDialogue(s) // RFC 2595 section 4: forget all that was said in clear, but not the time it took
-	s.talk.patience = patience
+	s.talk = newDialogue(s) // RFC 2595 section 4: forget all that was said in clear, but not what it cost
+	s.talk.patience, s.talk.commands = before.patience, before.commands
 	return errTLSStarted
 }

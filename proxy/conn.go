@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -39,6 +40,8 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		c.ended = true
 		return 0, c.fault
 	}
+	// The handshake's work up to here is done: a client that lets us wait for the rest must not hold its slot.
+	c.session.giveSlot()
 	n, err := c.Conn.Read(p)
 	if err != nil && !isTimeout(err) {
 		c.ended = true
@@ -73,12 +76,9 @@ func (s *stall) arm(c net.Conn) error {
 	return nil
 }
 
+// isTimeout says that a deadline of ours has struck. The kernel's ETIMEDOUT is something else: a peer that vanished.
 func isTimeout(err error) bool {
-	if err == nil { // before ne is allocated: a relay asks after each read
-		return false
-	}
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // closeWrite says that nothing more will be written, where the connection can say so.

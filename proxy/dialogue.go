@@ -16,12 +16,17 @@ type dialogue struct {
 	out      []byte
 	patience time.Duration // how much longer the client may make us wait
 	name     *auth.Name    // from USER
-	bad      int           // commands that were not understood
+	commands int           // all of them
+	bad      int           // those that were not understood
 	failures int           // logins that failed
 	heard    bool          // the client has said something
 	idle     bool          // it waits for a command, so that it may fall quiet
 	quiet    bool          // it has
 }
+
+// maxCommands bounds what one connection may ask before it has logged in. A client needs ten or so; one that never
+// stops sending would never make us wait, and so never use up its time.
+const maxCommands = 100
 
 func newDialogue(s *session) *dialogue {
 	d := &dialogue{s: s, patience: s.snap.Timeouts.ClientLogin}
@@ -31,6 +36,9 @@ func newDialogue(s *session) *dialogue {
 
 // command returns the next command's line, valid until the call after.
 func (d *dialogue) command() ([]byte, error) {
+	if d.commands == maxCommands {
+		return nil, errBadCommands
+	}
 	d.lines.Wipe() // the command before may have been a password
 	d.idle = true
 	line, err := d.lines.Line(int(max(d.s.snap.Bounds.Line, d.s.snap.Bounds.AuthLine)))
@@ -38,6 +46,7 @@ func (d *dialogue) command() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.commands++
 	if !d.heard {
 		d.heard = true
 		if other := pop3.Foreign(line); other != "" {

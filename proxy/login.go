@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/popgate/popgate/auth"
@@ -129,7 +130,7 @@ func (l *login) finish(ctx context.Context, cause error) error {
 			o = outcomeOf(cause)
 			_ = l.s.visit.Done(ctx, policy.Undecided) // giving back does not fail
 		}
-		l.s.gw.log.Error("write the audit record of a login", "session", l.s.id, "error", err)
+		l.s.gw.say(slog.LevelError, "record", "write the audit record of a login", "session", l.s.id, "error", err)
 	}
 	l.s.gw.metrics.login(l, o, time.Since(l.came))
 	if cause == nil {

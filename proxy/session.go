@@ -128,8 +128,7 @@ func (s *session) handshake() error {
 	conn := tls.Server(s.raw, s.listener.TLSConfig)
 	began := time.Now()
 	err := conn.Handshake()
-	s.slot.release()
-	s.slot = nil
+	s.giveSlot()
 	if err != nil {
 		if s.stopped(err) {
 			return errShutdown
@@ -195,11 +194,7 @@ func (s *session) carry(context.Context) (stage, bool) {
 
 // end closes the session and leaves its records. It is always the last call of a session.
 func (s *session) end(err error) (stage, bool) {
-	s.slot.release()
-	s.slot = nil
-	if s.visit != nil {
-		s.visit.Close()
-	}
+	s.giveSlot()
 	o := outcomeOf(err)
 	switch {
 	case s.relay != nil: // it has closed what is to be closed in an orderly way
@@ -207,6 +202,9 @@ func (s *session) end(err error) (stage, bool) {
 		s.closeGently()
 	}
 	_ = s.raw.Close()
+	if s.visit != nil {
+		s.visit.Close() // not before the descriptor is given back, or there could be more of them than sessions may be
+	}
 	s.gw.live.remove(s)
 	s.talk.release()
 

@@ -12,7 +12,8 @@ import (
 )
 
 // slots bounds the TLS handshakes at work. A handshake takes a slot once its ClientHello is complete, so that a
-// client that sends nothing holds none, and no network gets more than an eighth of them.
+// client that sends nothing holds none, and gives it back when it waits for the client again. No network gets more
+// than an eighth of them.
 type slots struct {
 	mu       sync.Mutex
 	size     int
@@ -75,11 +76,16 @@ func acquire(sem *semaphore.Weighted, deadline time.Time) error {
 	return sem.Acquire(ctx, 1)
 }
 
-// release gives the slot back. A nil slot has nothing to give.
-func (t *slot) release() {
-	if t == nil {
-		return
+// giveSlot gives back the session's slot, if it has one.
+func (s *session) giveSlot() {
+	if s.slot != nil {
+		s.slot.release()
+		s.slot = nil
 	}
+}
+
+// release gives the slot back.
+func (t *slot) release() {
 	t.all.Release(1)
 	t.share.sem.Release(1)
 	t.leave()

@@ -227,9 +227,15 @@ func TestSlotsOfSessions(t *testing.T) {
 		if n := len(r.gw.slots.networks); n != 0 {
 			t.Errorf("incomplete hellos hold slots of %d networks", n)
 		}
+		// A client that is silent behind its hello has given its slot back, so the next one's turn comes at once.
 		first := r.pipe()
-		idle.Go(func() { first.drip(hello, 0) }) // takes the only slot and goes on holding it
+		idle.Go(func() { first.drip(hello, 0) })
+		idle.Go(func() { _, _ = io.Copy(io.Discard, first.conn) })
 		synctest.Wait()
+		if n := len(r.gw.slots.networks); n != 0 {
+			t.Errorf("a client that lets us wait holds a slot of %d networks", n)
+		}
+		release := hold(t, &r.gw.slots, "192.0.2.9/32", 1)
 		second := r.pipe()
 		done := make(chan error)
 		go func() { done <- tls.Client(second.conn, &tls.Config{InsecureSkipVerify: true}).Handshake() }()
@@ -239,10 +245,11 @@ func TestSlotsOfSessions(t *testing.T) {
 			t.Fatalf("a handshake beside the one that has the only slot: %v", err)
 		default:
 		}
-		first.conn.Close()
+		release()
 		if err := <-done; err != nil {
 			t.Errorf("the handshake whose turn has come: %v", err)
 		}
+		first.conn.Close()
 		second.conn.Close()
 		r.gw.Close()
 		idle.Wait()
