@@ -37,17 +37,20 @@ type relay struct {
 	early   []byte // what the client sent behind its login
 	stalls  stall  // of the backend
 	seen    pop3.Observer
-	in, out int64 // octets carried from the client and to it
 	begun   bool
-
 	last    atomic.Int64 // when a byte moved last, in nanoseconds since the session began
 	silence atomic.Int64 // how long none may move, in nanoseconds; 0 is for ever
-	deaf    atomic.Bool  // the client takes no more: what comes for it is thrown away
-	over    atomic.Bool  // the backend takes no more: what comes for it is thrown away
-	ended   atomic.Bool  // the backend has been told that no more comes
-	hard    atomic.Bool  // a deadline that strikes now is meant
+	ending  ending
 	sync.WaitGroup
-	upErr error
+}
+
+// An ending is how far the end of a relay has come. Each direction learns from it what the other one has met.
+type ending struct {
+	clientDeaf  atomic.Bool // the client takes no more: what comes for it is thrown away
+	backendDeaf atomic.Bool // the backend takes no more: what comes for it is thrown away
+	backendTold atomic.Bool // the backend has been told that no more comes
+	meant       atomic.Bool // a deadline that strikes ends its direction; before, it was set to look around
+	up          error       // why the upload ended, for whoever has waited for it
 }
 
 // A lane is one direction, as its goroutine knows it.
@@ -56,6 +59,7 @@ type lane struct {
 	socket interface{ SetReadDeadline(time.Time) error } // what the lane waits at
 	quiet  bool                                          // it waits on a fresh goroutine
 	moved  time.Duration                                 // when a byte came last, since the session began
+	octets int64                                         // carried so far
 }
 
 // identity is whose session it is, for the record at its end.
@@ -96,11 +100,11 @@ func (r *relay) run() error {
 	if errors.Is(err, errQuiet) {
 		return err
 	}
-	r.hard.Store(true)
+	r.ending.meant.Store(true)
 	_ = r.conn.SetWriteDeadline(time.Now().Add(lingerTime)) // upload may wait for a backend that takes nothing
 	switch {
-	case errors.Is(err, errEndBackendClosed) && !r.deaf.Load(): // or what was thrown away would not be missed
-		r.over.Store(true)
+	case errors.Is(err, errEndBackendClosed) && !r.ending.clientDeaf.Load(): // or what was thrown away would not be missed
+		r.ending.backendDeaf.Store(true)
 		r.s.closeStream()
 	case errors.Is(err, errEndClientGone):
 		_ = r.s.raw.Close()
@@ -113,13 +117,13 @@ func (r *relay) run() error {
 	return r.cause(err)
 }
 
-// begin starts the upload and sends what the backend has said already.
+// begin starts the clocks of both directions, and the upload.
 func (r *relay) begin() {
 	r.begun = true
 	r.moved(&r.up)
 	r.moved(&r.down)
-	r.rearm(&r.up)
-	r.rearm(&r.down)
+	_ = r.rearm(&r.up) // an error shows in the next read
+	_ = r.rearm(&r.down)
 	r.Go(r.upload)
 }
 
@@ -128,20 +132,20 @@ func (r *relay) cause(down error) error {
 	switch {
 	case r.seen.Quit && (errors.Is(down, errEndBackendClosed) || errors.Is(down, errEndClientGone)):
 		return errQuit // many a client does not wait for the answer
-	case r.upErr != nil:
-		return r.upErr // it came first, and ended the other direction
-	case errors.Is(down, errEndBackendClosed) && r.ended.Load():
+	case r.ending.up != nil:
+		return r.ending.up // it came first, and ended the other direction
+	case errors.Is(down, errEndBackendClosed) && r.ending.backendTold.Load():
 		return errEndClientGone // without QUIT; the backend only followed
 	}
 	return down
 }
 
-// upload carries what the client sends, on a goroutine of its own, and leaves why it ended in upErr.
+// upload carries what the client sends, on a goroutine of its own, and leaves why it ended in ending.up.
 func (r *relay) upload() {
 	defer func() {
 		if p := recover(); p != nil {
 			r.s.slipped(p)
-			r.upErr = errInternal
+			r.ending.up = errInternal
 			r.cut()
 		}
 	}()
@@ -166,12 +170,12 @@ func (r *relay) upload() {
 		r.Go(r.upload)
 		return
 	}
-	r.upErr = r.uploadEnded(err)
+	r.ending.up = r.uploadEnded(err)
 }
 
 // forward writes what came from the client to the backend.
 func (r *relay) forward(p []byte) error {
-	if len(p) == 0 || r.over.Load() {
+	if len(p) == 0 || r.ending.backendDeaf.Load() {
 		return nil
 	}
 	r.seen.Observe(p)
@@ -179,7 +183,7 @@ func (r *relay) forward(p []byte) error {
 		return errEndBackendGone
 	}
 	n, err := r.conn.Write(p)
-	r.in += int64(n)
+	r.up.octets += int64(n)
 	r.s.gw.metrics.bytesIn.Add(float64(n))
 	switch {
 	case err == nil:
@@ -193,14 +197,11 @@ func (r *relay) forward(p []byte) error {
 // uploadEnded does what the end of the client's direction asks for; err is what ended it.
 func (r *relay) uploadEnded(err error) error {
 	switch {
-	case r.hard.Load():
+	case r.ending.meant.Load():
 		return nil // download has ended the session
 	case errors.Is(err, errEndBackendGone):
 		return err // download sees it too, after what the backend has still sent
-	case errors.Is(err, errEndStalled):
-		r.cut()
-		return err
-	case errors.Is(err, errEndIdle):
+	case errors.Is(err, errEndStalled), errors.Is(err, errEndIdle):
 		r.cut()
 		return err
 	case errors.Is(err, io.EOF) && (!r.s.raw.ended || r.s.client.TLS.Offloaded):
@@ -213,7 +214,7 @@ func (r *relay) uploadEnded(err error) error {
 		_ = r.conn.SetReadDeadline(time.Now().Add(quietTime))
 		return nil
 	}
-	r.deaf.Store(true)
+	r.ending.clientDeaf.Store(true)
 	r.drainBy(time.Now().Add(drainTime))
 	return errEndClientGone
 }
@@ -252,7 +253,7 @@ func (r *relay) downloadEnded(err error) error {
 	switch {
 	case isTimeout(err):
 		return r.rearm(&r.down)
-	case errors.Is(err, io.EOF) && (r.ended.Load() || !brokenOff(r.conn.Conn)):
+	case errors.Is(err, io.EOF) && (r.ending.backendTold.Load() || !brokenOff(r.conn.Conn)):
 		return errEndBackendClosed
 	}
 	return errEndBackendGone
@@ -260,17 +261,15 @@ func (r *relay) downloadEnded(err error) error {
 
 // deliver writes what came from the backend to the client.
 func (r *relay) deliver(p []byte) error {
-	if len(p) == 0 || r.deaf.Load() {
+	if len(p) == 0 || r.ending.clientDeaf.Load() {
 		return nil
 	}
 	n, err := r.s.conn.Write(p)
-	r.out += int64(n)
+	r.down.octets += int64(n)
 	r.s.gw.metrics.bytesOut.Add(float64(n))
 	r.moved(&r.down) // a slow client takes its time, which is no silence
 	switch {
-	case err == nil:
-		return nil
-	case r.deaf.Load():
+	case err == nil, r.ending.clientDeaf.Load():
 		return nil
 	case isTimeout(err):
 		return errEndStalled
@@ -282,10 +281,10 @@ func (r *relay) deliver(p []byte) error {
 func (r *relay) moved(l *lane) {
 	l.moved = time.Since(r.s.began)
 	r.last.Store(int64(l.moved))
-	if l.quiet && !r.hard.Load() {
+	if l.quiet && !r.ending.meant.Load() {
 		l.quiet = false
 		_ = l.socket.SetReadDeadline(time.Now().Add(quietTime)) // an error shows in the next read
-		if r.hard.Load() {                                      // looked at after arming, or the meant deadline would be lost
+		if r.ending.meant.Load() {                              // looked at after arming, or the meant deadline would be lost
 			_ = l.socket.SetReadDeadline(time.Now().Add(drainTime)) // the longest that one may be
 		}
 	}
@@ -295,7 +294,7 @@ func (r *relay) moved(l *lane) {
 // wait on, errQuiet when it is to do so on a fresh goroutine, errEndIdle when it has waited too long. Deadlines are
 // set when they strike and not at each read, for setting one costs more than a small read.
 func (r *relay) rearm(l *lane) error {
-	if r.hard.Load() {
+	if r.ending.meant.Load() {
 		return errEndIdle
 	}
 	now := time.Since(r.s.began)
@@ -314,7 +313,7 @@ func (r *relay) rearm(l *lane) error {
 			left = 0
 		}
 	}
-	if err := l.socket.SetReadDeadline(after(left)); err != nil || r.hard.Load() { // looked at after arming
+	if err := l.socket.SetReadDeadline(after(left)); err != nil || r.ending.meant.Load() { // looked at after arming
 		return errEndIdle
 	}
 	return result
@@ -330,7 +329,7 @@ func after(d time.Duration) time.Time {
 
 // cut ends the other direction: both connections are of no more use.
 func (r *relay) cut() {
-	r.hard.Store(true)
+	r.ending.meant.Store(true)
 	past := time.Unix(1, 0)
 	_ = r.s.raw.SetDeadline(past)
 	_ = r.conn.SetDeadline(past)
@@ -338,14 +337,14 @@ func (r *relay) cut() {
 
 // drainBy lets the backend go on until t at most, with its client gone.
 func (r *relay) drainBy(t time.Time) {
-	r.hard.Store(true)
+	r.ending.meant.Store(true)
 	r.endBackend()
 	_ = r.conn.SetReadDeadline(t)
 }
 
 // endBackend tells the backend that no more comes. Where it fails, download finds the connection broken.
 func (r *relay) endBackend() {
-	r.ended.Store(true)
+	r.ending.backendTold.Store(true)
 	_ = closeWrite(r.conn)
 }
 
@@ -364,5 +363,5 @@ func (r *relay) drain() {
 func (r *relay) describe(e *audit.Event) {
 	e.User, e.Tenant, e.Backend, e.Server = r.who.user, r.who.tenant, r.who.backend, r.conn.Server
 	e.Retr, e.Top, e.Dele, e.Quit = int64(r.seen.Retr), int64(r.seen.Top), int64(r.seen.Dele), r.seen.Quit
-	e.BytesIn, e.BytesOut = r.in, r.out
+	e.BytesIn, e.BytesOut = r.up.octets, r.down.octets
 }
