@@ -108,7 +108,8 @@ func replyText(r pop3.Reply) string {
 	return strings.TrimSuffix(string(b), "\r\n")
 }
 
-// worst merges the failures of two servers into one, led by the one that says more than that a server is down.
+// worst merges the failures of two servers into one, led by the one that says more than that a server is down. It is for
+// servers that have not seen the password.
 func worst(a, b *Error) *Error {
 	if a == nil {
 		return b

@@ -84,7 +84,8 @@ func (c *Conn) CloseWrite() error {
 
 // Login logs in at one of the servers, the one that hashing picks for the account unless that one is dead. It goes on
 // to the next only while PASS has not been sent. The deadline of ctx covers all servers that are tried. Every error
-// is an *Error.
+// is an *Error: that of the server which saw the password or refused the name, where there is one, whatever went wrong
+// at others before.
 func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 	secret := req.Login.Secret.Reveal()
 	user := req.Login.User
@@ -105,6 +106,12 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 			conn, err := a.login(ctx)
 			if err == nil {
 				return conn, nil
+			}
+			if a.passed || err.Kind == WrongPassword {
+				// The answer to the password counts, or what was refused as wrong behind a failover could be guessed on
+				// as if nobody had looked at it.
+				err.also = failed
+				return nil, err
 			}
 			failed = worst(failed, err)
 			if !a.another(ctx, err) {

@@ -158,6 +158,66 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// TestFailoverKind holds that what the second server says of the password, or of the name, is what the login is told, and
+// that only of servers that saw no password the one that says most is.
+func TestFailoverKind(t *testing.T) {
+	const user = "S: +OK\nC: USER alice@example.org\n"
+	const pass = user + "S: +OK\nC: PASS secret\n"
+	firsts := map[Kind]string{
+		Down:             "close",
+		Temporary:        user + "S: -ERR [SYS/TEMP] no\nclose",
+		Protocol:         "S: 220 smtp.example.org ESMTP\nclose",
+		RefusesPlaintext: user + "S: -ERR use TLS\nclose",
+	}
+	seconds := []struct {
+		script string
+		want   Kind
+		step   string
+	}{
+		{pass + "S: -ERR [AUTH] no\nclose", WrongPassword, "PASS"},
+		{pass + "S: -ERR no\nclose", WrongPassword, "PASS"},
+		{pass + "S: -ERR [IN-USE] no\nclose", InUse, "PASS"},
+		{pass + "S: -ERR [SYS/PERM] no\nclose", Permanent, "PASS"},
+		{pass + "S: -ERR [LOGIN-DELAY] no\nclose", LoginDelay, "PASS"},
+		{pass + "S: -ERR [SYS/TEMP] no\nclose", Temporary, "PASS"},
+		{pass + "S: -ERR use TLS\nclose", RefusesPlaintext, "PASS"},
+		{pass + "S: * BYE\nclose", Protocol, "PASS"},
+		{pass + "close", Temporary, "PASS"},
+		{pass + "hang", Temporary, "PASS"}, // reply_timeout
+		{user + "S: -ERR no such user\nclose", WrongPassword, "USER"},
+	}
+	for kind, first := range firsts {
+		for _, second := range seconds {
+			failOver(t, kind, first, second.script, second.want, second.step)
+		}
+		for other, second := range firsts {
+			want := kind
+			if kind == Down {
+				want = other
+			}
+			failOver(t, kind, first, second, want, "")
+		}
+	}
+}
+
+// failOver logs in where one server fails before PASS, as kind, and the next one answers by the script second.
+func failOver(t *testing.T, kind Kind, first, second string, want Kind, step string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := ordered(t, "one.example.org", "two.example.org")
+		piped(t, p, script(first), script(second))
+		_, err := p.Login(t.Context(), request())
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != want || step != "" && (e.Step != step || e.Server != "two.example.org:110") {
+			t.Errorf("%q, then %q: got %v, want %q", kind, second, err, want)
+		}
+		if e == nil || e.also == nil || !strings.Contains(err.Error(), "one.example.org:110") {
+			t.Errorf("%q, then %q: the first server is not in %v", kind, second, err)
+		}
+		synctest.Wait()
+	})
+}
+
 // TestDead holds that a dead server is passed over, tried by one login when its time is up, and taken up again.
 func TestDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
