@@ -68,7 +68,8 @@ type attempt struct {
 	secret []byte   // the request's; not a copy
 
 	raw   net.Conn // TCP
-	conn  net.Conn // raw, or TLS on top of it
+	conn  net.Conn // raw, or TLS on top of below
+	below *underTLS
 	lines *pop3.Reader
 	stop  func() bool // ends the interruption of raw by the context
 
@@ -95,6 +96,7 @@ func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
 			Greeting: a.greeted.Sub(a.connected),
 			Login:    time.Since(a.greeted),
 		},
+		below: a.below,
 	}
 	if rest := a.lines.Buffered(); len(rest) > 0 {
 		c.Leftover = bytes.Clone(rest)

@@ -9,9 +9,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/popgate/popgate/proxy/pop3"
@@ -135,12 +138,28 @@ func (a *attempt) implicitTLS(ctx context.Context) error {
 // handshake puts TLS on the connection, within the deadline that is set. Not by HandshakeContext, which would start a
 // goroutine to do what a.stop does.
 func (a *attempt) handshake() error {
-	t := tls.Client(a.raw, a.member.tls)
+	below := &underTLS{Conn: a.raw}
+	t := tls.Client(below, a.member.tls)
 	if err := t.Handshake(); err != nil {
 		return err
 	}
-	a.conn = t
+	a.conn, a.below = t, below
 	return nil
+}
+
+// underTLS is a TCP connection below TLS. crypto/tls returns io.EOF for a close_notify and for the bare end of the TCP
+// stream alike, since many servers never send the former; but it asks for no more octets once it has the former.
+type underTLS struct {
+	net.Conn
+	ended atomic.Bool // the TCP stream has ended, and TLS was waiting for more
+}
+
+func (u *underTLS) Read(p []byte) (int, error) {
+	n, err := u.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		u.ended.Store(true)
+	}
+	return n, err
 }
 
 func (a *attempt) stls(ctx context.Context) error {

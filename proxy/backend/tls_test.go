@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -227,6 +228,67 @@ func TestResumption(t *testing.T) {
 		t.Errorf("got %v, want the pin to be looked at in a resumed session", err)
 	}
 }
+
+// TestTruncated holds that an end of TCP in the middle of a message is told from an end by the server's own word, and
+// that plaintext has no such difference.
+func TestTruncated(t *testing.T) {
+	const retr = "\nC: RETR 1\nS: +OK\nS: From: bob@example.org\n"
+	ca := newCA(t, ecKey(t), "127.0.0.1")
+	old := newCA(t, ecKey(t), "127.0.0.1")
+	old.config.MaxVersion = tls.VersionTLS12
+	tests := []struct {
+		name, tls, script string
+		ca                *testCA
+		notify            bool
+		want              bool
+	}{
+		{"implicit, close_notify", TLSImplicit, implicitScript, ca, true, false},
+		{"implicit, FIN alone", TLSImplicit, implicitScript, ca, false, true},
+		{"STLS, close_notify", TLSStart, stlsScript, ca, true, false},
+		{"STLS, FIN alone", TLSStart, stlsScript, ca, false, true},
+		{"TLS 1.2, close_notify", TLSImplicit, implicitScript, old, true, false},
+		{"TLS 1.2, FIN alone", TLSImplicit, implicitScript, old, false, true},
+		{"plaintext", TLSNone, loginScript, ca, false, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := script(tt.script + retr + "close")
+			s.secure = func(c net.Conn) net.Conn {
+				over := tls.Server(c, tt.ca.config)
+				if tt.notify {
+					return over
+				}
+				return finOnly{over}
+			}
+			c := config(s.listen(t))
+			if c.TLS = tt.tls; tt.tls != TLSNone {
+				c.TLSCA = tt.ca.file
+			}
+			conn, err := login(t, pool(t, c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if conn.Truncated() {
+				t.Error("truncated while it lives")
+			}
+			if _, err := io.WriteString(conn, "RETR 1\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(conn) // nil for io.EOF
+			if err != nil || string(got) != "+OK\r\nFrom: bob@example.org\r\n" {
+				t.Errorf("got %q, %v, want all that was sent and an end", got, err)
+			}
+			if conn.Truncated() != tt.want {
+				t.Errorf("truncated: %v, want %v", conn.Truncated(), tt.want)
+			}
+		})
+	}
+}
+
+// finOnly is TLS whose Close sends no close_notify.
+type finOnly struct{ *tls.Conn }
+
+func (f finOnly) Close() error { return f.NetConn().Close() }
 
 func TestReadRoots(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "not.pem")
