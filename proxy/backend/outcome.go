@@ -196,7 +196,14 @@ var (
 		"no such mailbox", "unknown account", "no such account", "user not found",
 	}
 	temporary = []string{"temporar", "unavailable"}
-	blame     = []string{"incorrect", "invalid", "wrong", "bad password", "bad login", "mismatch"}
+	blame     = []string{
+		"incorrect", "invalid", "wrong", "bad password", "bad login", "mismatch", "denied", "blocked", "too many fail",
+		"too many bad", "attempts",
+	}
+	maildrop = []string{
+		"mailbox", "mail box", "maildrop", "mail drop", "folder", "inbox", "mbox", "spool", "session",
+	}
+	lockedOut = []string{"account", "locked out", "failures", "failed log", "failed auth", "administrat", "disabled"}
 	plaintext = []string{"plaintext", "plain text", "plain-text", "cleartext", "clear text", "clear-text"}
 	forbids   = []string{
 		"allow", "disabled", "forbid", "refus", "reject", "denied", "permit", "prohibit", "support", "available",
@@ -228,12 +235,15 @@ func unknownCommand(text string) bool {
 		strings.Contains(text, "syntax error")
 }
 
-// mailboxBusy says that a server's words mean that another session has the maildrop. A locked account is not that.
+// mailboxBusy says that a server's words mean that another session has the maildrop. qpopper: "alice.pop lock busy! Is
+// another session active?" Cyrus: "Unable to lock maildrop: Mailbox is locked by POP server". An account, a user or an
+// address that is locked for its failures is not that.
 func mailboxBusy(text string) bool {
-	if strings.Contains(text, "in use") || hasWord(text, "busy") {
+	if hasWord(text, "in use") || hasWord(text, "busy") {
 		return true
 	}
-	return strings.Contains(text, "lock") && !strings.Contains(text, "account") && !strings.Contains(text, "locked out")
+	locked := hasWord(text, "lock") || hasWord(text, "locked") || hasWord(text, "locking")
+	return locked && containsAny(text, maildrop) && !containsAny(text, lockedOut)
 }
 
 // bare is a server's text in lower case without the user's name in it: the name is the client's choice, and a
