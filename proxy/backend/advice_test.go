@@ -100,6 +100,33 @@ func TestNoHeaderNoBlame(t *testing.T) {
 	}
 }
 
+// TestNamesMakeNoNoise holds that a server that takes logins and refuses names without words is not said to refuse
+// plaintext, until it was down.
+func TestNamesMakeNoNoise(t *testing.T) {
+	const user = "S: +OK ready\nC: USER alice@example.org\n"
+	refuses := script(user + "S: -ERR no")
+	takes := script(user + "S: +OK\nC: PASS secret\nS: +OK")
+	p, said := advised(t, config("mail.example.org"))
+	for _, tt := range []struct {
+		server *scripted
+		want   Kind
+		says   string
+	}{
+		{takes, 0, ""}, {refuses, WrongPassword, ""}, {refuses, WrongPassword, ""},
+		{script("close"), Down, ""},
+		{refuses, RefusesPlaintext, "refuses plaintext"},
+	} {
+		piped(t, p, tt.server)
+		_, err := login(t, p)
+		if tt.server != takes {
+			refused(t, err, tt.want)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		saidOnce(t, said, tt.says)
+	}
+}
+
 // TestChecksFindUnexpectedHeader holds that most servers give themselves away before the first user comes, and that one
 // that knows the header is not blamed for being old.
 func TestChecksFindUnexpectedHeader(t *testing.T) {

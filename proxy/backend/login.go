@@ -258,13 +258,18 @@ func (a *attempt) greeting(ctx context.Context) error {
 func (a *attempt) user(ctx context.Context) error {
 	line := append(append(append(a.line[:0], "USER "...), a.req.Login.User...), '\r', '\n')
 	r, err := a.command(ctx, line)
-	if err != nil || r.OK {
+	if err != nil {
 		return err
+	}
+	s := a.member.server
+	if r.OK {
+		s.willing.Store(true)
+		return nil
 	}
 	if a.mistaken(r) {
 		return &Error{Kind: Protocol, Reply: r, Err: errHeader}
 	}
-	kind := refusedUser(r, a.req.Login.User)
+	kind := refusedUser(r, a.req.Login.User, s.willing.Load())
 	if kind == RefusesPlaintext {
 		return a.refusesPlaintext("USER", r)
 	}

@@ -27,9 +27,9 @@ type Kind uint8
 const (
 	// Down: no server could be reached, or none greeted, or none had a certificate to trust.
 	Down Kind = iota
-	// WrongPassword: the server refused the credentials.
+	// WrongPassword: the server refused the credentials, or, before it saw the password, the name.
 	WrongPassword
-	// InUse: another session has the maildrop.
+	// InUse: another session has the maildrop. Like Permanent and LoginDelay it is an answer to the password.
 	InUse
 	// Temporary: the server says, or its silence means, that it will do later.
 	Temporary
@@ -126,24 +126,29 @@ func worst(a, b *Error) *Error {
 }
 
 // refusedUser says what a -ERR to USER means. Servers that are healthy and willing say +OK to any name, so that a
-// refusal here is taken for one of plaintext, unless the server says clearly that it is about the name.
-func refusedUser(r pop3.Reply, user string) Kind {
+// refusal here is taken for one of plaintext, unless the server says that it is about the name, or is willing: has said
+// +OK to another name. No password was seen: what is true of one account only, such as that it is disabled or in use, is
+// a wrong password to the client, or names could be guessed for nothing.
+func refusedUser(r pop3.Reply, user string, willing bool) Kind {
 	text := bare(r.Text, user)
-	switch kind, ok := coded(r.Code); {
+	kind, ok := coded(r.Code)
+	switch {
 	case wantsTLS(text):
 		return RefusesPlaintext
-	case ok && kind != WrongPassword:
-		return kind
-	case containsAny(text, unknownUser):
-		return WrongPassword
-	case ok: // [AUTH] alone: Dovecot gives it to plaintext, in whatever words
-		return RefusesPlaintext
-	case containsAny(text, temporary):
+	case ok && kind == Temporary:
 		return Temporary
-	case mailboxBusy(text):
-		return InUse
+	case ok && kind != WrongPassword, containsAny(text, unknownUser):
+		return WrongPassword
+	case !ok && containsAny(text, temporary):
+		return Temporary
+	case namesTLS(text):
+		return RefusesPlaintext
+	case willing, mailboxBusy(text):
+		return WrongPassword
+	case containsAny(text, unknownName) && !strings.Contains(text, "command") && !unknownCommand(text):
+		return WrongPassword
 	}
-	return RefusesPlaintext
+	return RefusesPlaintext // Dovecot does it with [AUTH], in whatever words
 }
 
 // refusedPass says what a -ERR to PASS means. What is not understood is a wrong password: taking a wrong password for
@@ -193,10 +198,11 @@ func coded(c pop3.Code) (Kind, bool) {
 var (
 	unknownUser = []string{
 		"unknown user", "no such user", "not known here", "invalid user", "user unknown", "no mailbox",
-		"no such mailbox", "unknown account", "no such account", "user not found",
+		"no such mailbox", "unknown account", "no such account", "user not found", "not exist",
 	}
-	temporary = []string{"temporar", "unavailable"}
-	blame     = []string{
+	unknownName = []string{"not found", "unknown", "invalid"} // unless it is about a command
+	temporary   = []string{"temporar", "unavailable"}
+	blame       = []string{
 		"incorrect", "invalid", "wrong", "bad password", "bad login", "mismatch", "denied", "blocked", "too many fail",
 		"too many bad", "attempts",
 	}
@@ -217,6 +223,16 @@ var (
 		"stronger authentication", "under a layer", // qpopper; Cyrus
 	}
 )
+
+// namesTLS says that a server's words are about encryption, whatever they say of it.
+func namesTLS(text string) bool {
+	for _, w := range [...]string{"tls", "ssl", "stls", "starttls", "secure", "insecure"} {
+		if hasWord(text, w) {
+			return true
+		}
+	}
+	return containsAny(text, plaintext) || strings.Contains(text, "encrypt")
+}
 
 // wantsTLS says that a server's words mean that it takes no plaintext logins. Dovecot: "Plaintext authentication
 // disallowed on non-secure (SSL/TLS) connections." Courier: "TLS required to log in." Cyrus: "Must issue a STLS

@@ -95,36 +95,56 @@ func TestRefusedPass(t *testing.T) {
 
 func TestRefusedUser(t *testing.T) {
 	tests := []struct {
-		reply string
-		want  Kind
+		reply         string
+		want, willing Kind // of a server that has not said +OK to another name, and of one that has
 	}{
-		{"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.", RefusesPlaintext},
-		{"-ERR [AUTH] Klartext verboten", RefusesPlaintext},
-		{"-ERR Command is not valid in this state.", RefusesPlaintext}, // Exchange
-		{"-ERR Unknown AUTHORIZATION state command", RefusesPlaintext}, // UW
-		{"-ERR", RefusesPlaintext},
-		{"-ERR no such user", WrongPassword},
-		{"-ERR [AUTH] unknown user alice", WrongPassword},
-		{"-ERR alice not known here", WrongPassword},
-		{"-ERR invalid user name", WrongPassword},
-		{"-ERR User unknown", WrongPassword},
-		{"-ERR sorry, no mailbox for alice here", WrongPassword}, // RFC 1939's own example
-		{"-ERR unknown user; use SSL", RefusesPlaintext},
-		{"-ERR [IN-USE] busy", InUse},
-		{"-ERR mailbox busy", InUse},
-		{"-ERR [SYS/TEMP] no such user right now", Temporary},
-		{"-ERR temporarily out of order", Temporary},
-		{"-ERR [SYS/PERM] gone", Permanent},
-		{"-ERR [LOGIN-DELAY] wait", LoginDelay},
-		{"-ERR [REFERRAL/alice@10.0.0.6] moved", Temporary},
+		{"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.", RefusesPlaintext,
+			RefusesPlaintext},
+		{"-ERR unknown user; use SSL", RefusesPlaintext, RefusesPlaintext},
+		{"-ERR cleartext is invalid", RefusesPlaintext, RefusesPlaintext},
+		{"-ERR this is not secure", RefusesPlaintext, RefusesPlaintext},
+		{"-ERR encrypt", RefusesPlaintext, RefusesPlaintext},
+
+		{"-ERR [AUTH] Klartext verboten", RefusesPlaintext, WrongPassword},
+		{"-ERR Command is not valid in this state.", RefusesPlaintext, WrongPassword}, // Exchange
+		{"-ERR Unknown AUTHORIZATION state command", RefusesPlaintext, WrongPassword}, // UW
+		{"-ERR command not found", RefusesPlaintext, WrongPassword},
+		{"-ERR Protocol error: invalid", RefusesPlaintext, WrongPassword},
+		{"-ERR", RefusesPlaintext, WrongPassword},
+		{"-ERR go away", RefusesPlaintext, WrongPassword},
+
+		{"-ERR no such user", WrongPassword, WrongPassword},
+		{"-ERR no such user at secure", WrongPassword, WrongPassword},
+		{"-ERR [AUTH] unknown user alice", WrongPassword, WrongPassword},
+		{"-ERR alice not known here", WrongPassword, WrongPassword},
+		{"-ERR invalid user name", WrongPassword, WrongPassword},
+		{"-ERR User unknown", WrongPassword, WrongPassword},
+		{"-ERR sorry, no mailbox for alice here", WrongPassword, WrongPassword}, // RFC 1939's own example
+		{"-ERR alice does not exist", WrongPassword, WrongPassword},
+		{"-ERR alice: not found", WrongPassword, WrongPassword},
+		{"-ERR alice: unknown", WrongPassword, WrongPassword},
+		{"-ERR [AUTH] Invalid login", WrongPassword, WrongPassword},
+
+		{"-ERR [IN-USE] busy", WrongPassword, WrongPassword},
+		{"-ERR mailbox busy", WrongPassword, WrongPassword},
+		{"-ERR maildrop locked", WrongPassword, WrongPassword},
+		{"-ERR [SYS/PERM] gone", WrongPassword, WrongPassword},
+		{"-ERR [LOGIN-DELAY] wait", WrongPassword, WrongPassword},
+
+		{"-ERR [SYS/TEMP] no such user right now", Temporary, Temporary},
+		{"-ERR temporarily out of order", Temporary, Temporary},
+		{"-ERR [REFERRAL/alice@10.0.0.6] moved", Temporary, Temporary},
 	}
 	for _, tt := range tests {
 		r, err := pop3.ParseReply([]byte(tt.reply))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := refusedUser(r, "alice"); got != tt.want {
+		if got := refusedUser(r, "alice", false); got != tt.want {
 			t.Errorf("%q: got %q, want %q", tt.reply, got, tt.want)
+		}
+		if got := refusedUser(r, "alice", true); got != tt.willing {
+			t.Errorf("%q of a willing server: got %q, want %q", tt.reply, got, tt.willing)
 		}
 	}
 }
@@ -152,7 +172,7 @@ func TestErrorText(t *testing.T) {
 }
 
 // FuzzRefused holds that no words of a server, and no name of a client, bring about a kind that says something about
-// popgate or the network.
+// popgate or the network, nor before the password one about the account.
 func FuzzRefused(f *testing.F) {
 	f.Add("-ERR [AUTH] Plaintext authentication disallowed", "alice@example.org")
 	f.Add("-ERR mailbox of lock@x in use", "lock@x")
@@ -163,11 +183,16 @@ func FuzzRefused(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, kind := range []Kind{refusedPass(r, user), refusedUser(r, user)} {
-			switch kind {
-			case WrongPassword, InUse, Temporary, Permanent, LoginDelay, RefusesPlaintext:
+		switch kind := refusedPass(r, user); kind {
+		case WrongPassword, InUse, Temporary, Permanent, LoginDelay, RefusesPlaintext:
+		default:
+			t.Errorf("%q to PASS gives %q", line, kind)
+		}
+		for _, willing := range []bool{false, true} {
+			switch kind := refusedUser(r, user, willing); kind {
+			case WrongPassword, Temporary, RefusesPlaintext:
 			default:
-				t.Errorf("%q gives %q", line, kind)
+				t.Errorf("%q to USER gives %q", line, kind)
 			}
 		}
 		if user != "" && len(bare(r.Text, user)) > len(strings.ToLower(r.Text)) {

@@ -126,7 +126,7 @@ func TestFailover(t *testing.T) {
 		{"temporary at USER", user + "S: -ERR [SYS/TEMP] no\nclose", true, true},
 		{"refuses plaintext", user + "S: -ERR use TLS\nclose", true, true},
 		{"unknown user", user + "S: -ERR no such user\nclose", false, true},
-		{"in use at USER", user + "S: -ERR [IN-USE] no\nclose", false, true},
+		{"about the account at USER", user + "S: -ERR [SYS/PERM] no\nclose", false, true},
 		{"early reply to PASS", user + "S* \"+OK\\r\\n+OK\\r\\n\"", true, true},
 		{"wrong password", pass + "S: -ERR [AUTH] no\nclose", false, true},
 		{"temporary at PASS", pass + "S: -ERR [SYS/TEMP] no\nclose", false, true},

@@ -14,6 +14,8 @@ type server struct {
 
 	// deadUntil is 0 while the server is believed alive, else when it may be tried again, by Backends.now.
 	deadUntil atomic.Int64
+	// willing is that the server has said +OK to USER since it was dead last, if ever.
+	willing atomic.Bool
 	// caps is the server's last answer to CAPA, nil until there is one.
 	caps atomic.Pointer[pop3.Capabilities]
 	// poke asks for a check soon.
@@ -82,6 +84,7 @@ func (s *server) usable(now, retryAfter time.Duration) bool {
 // to greet comes and goes.
 func (s *server) dead(now, d time.Duration) bool {
 	was := s.deadUntil.Swap(int64(now + d))
+	s.willing.Store(false) // it may come back with another configuration
 	if was != 0 || !s.due(warnDown, now) {
 		return false
 	}
