@@ -49,6 +49,7 @@ type ending struct {
 	clientDeaf  atomic.Bool // the client takes no more: what comes for it is thrown away
 	backendDeaf atomic.Bool // the backend takes no more: what comes for it is thrown away
 	backendTold atomic.Bool // the backend has been told that no more comes
+	quit        atomic.Bool // the client has said QUIT
 	meant       atomic.Bool // a deadline that strikes ends its direction; before, it was set to look around
 	up          error       // why the upload ended, for whoever has waited for it
 }
@@ -178,7 +179,9 @@ func (r *relay) forward(p []byte) error {
 	if len(p) == 0 || r.ending.backendDeaf.Load() {
 		return nil
 	}
-	r.seen.Observe(p)
+	if r.seen.Observe(p); r.seen.Quit {
+		r.ending.quit.Store(true)
+	}
 	if err := r.stalls.arm(r.conn); err != nil {
 		return errEndBackendGone
 	}
@@ -215,6 +218,8 @@ func (r *relay) uploadEnded(err error) error {
 		return nil
 	}
 	r.ending.clientDeaf.Store(true)
+	r.s.raw.stalls.limit.Store(0)
+	_ = r.s.raw.SetWriteDeadline(time.Unix(1, 0)) // download may wait for a client that takes nothing
 	r.drainBy(time.Now().Add(drainTime))
 	return errEndClientGone
 }
@@ -253,10 +258,20 @@ func (r *relay) downloadEnded(err error) error {
 	switch {
 	case isTimeout(err):
 		return r.rearm(&r.down)
-	case errors.Is(err, io.EOF) && (r.ending.backendTold.Load() || !brokenOff(r.conn.Conn)):
+	case errors.Is(err, io.EOF) && r.backendEnded():
 		return errEndBackendClosed
 	}
 	return errEndBackendGone
+}
+
+// backendEnded says that the end of what came from the backend is one of its own making. Over TLS that takes a
+// close_notify, or anybody on the way could cut a message short; after QUIT there is nothing to cut, and many servers
+// end without one.
+func (r *relay) backendEnded() bool {
+	if r.conn.Truncated() {
+		return r.ending.quit.Load()
+	}
+	return r.ending.backendTold.Load() || !brokenOff(r.conn.Conn)
 }
 
 // deliver writes what came from the backend to the client.

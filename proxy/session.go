@@ -33,7 +33,8 @@ type session struct {
 	relay    *relay    // what is needed after login only
 	began    time.Time
 	phase    atomic.Int32
-	facts    *audit.TLS // client.TLS as records show it
+	cutOff   atomic.Bool // by the gateway's end
+	facts    *audit.TLS  // client.TLS as records show it
 
 	handshakeBy time.Time // when the handshake at work must be done
 	slot        *slot     // its turn
@@ -195,6 +196,9 @@ func (s *session) carry(context.Context) (stage, bool) {
 // end closes the session and leaves its records. It is always the last call of a session.
 func (s *session) end(err error) (stage, bool) {
 	s.giveSlot()
+	if s.cutOff.Load() && !errors.Is(err, errQuit) {
+		err = errShutdown // what broke, broke by our own hand
+	}
 	o := outcomeOf(err)
 	switch {
 	case s.relay != nil: // it has closed what is to be closed in an orderly way
@@ -309,9 +313,13 @@ func (s *session) stopped(err error) bool {
 	return s.gw.isClosing() && (isTimeout(err) || errors.Is(err, net.ErrClosed) || errors.Is(err, errShutdown))
 }
 
-// cut breaks the connection off.
+// cut breaks the session off, its backend's side too: the gateway ends now.
 func (s *session) cut() {
+	s.cutOff.Store(true)
 	_ = s.raw.Close()
+	if s.phase.Load() == phaseRelaying {
+		_ = s.relay.conn.Close()
+	}
 }
 
 // loggedIn hands the session over to its relay.
