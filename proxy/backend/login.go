@@ -292,27 +292,21 @@ func (a *attempt) pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.reply()
-	if err != nil || r.OK {
+	if line, err = a.next(); err != nil {
 		return err
 	}
-	kind := refusedPass(r, a.req.Login.User)
-	if _, known := coded(r.Code); !known {
-		r.Code = ""
+	r, err := pop3.ParseReply(line)
+	if err != nil {
+		return &Error{Kind: Protocol, Err: err} // without the line: it may have the secret in it in any form
 	}
-	r.Text = a.redact(r.Text)
-	if kind == RefusesPlaintext {
+	if r.OK {
+		return nil
+	}
+	kind := refusedPass(r, a.req.Login.User, a.secret)
+	if r = discreet(r, line, a.secret); kind == RefusesPlaintext {
 		return a.refusesPlaintext("PASS", r)
 	}
 	return &Error{Kind: kind, Reply: r}
-}
-
-// redact takes the secret out of what a server said: some repeat what they did not like.
-func (a *attempt) redact(s string) string {
-	if len(a.secret) == 0 || !bytes.Contains([]byte(s), a.secret) {
-		return s
-	}
-	return string(bytes.ReplaceAll([]byte(s), a.secret, []byte("[secret]")))
 }
 
 // ready arms the deadline for one command and its reply, and makes sure that the next reply will be that command's.
@@ -341,7 +335,7 @@ func (a *attempt) command(ctx context.Context, line []byte) (pop3.Reply, error) 
 	return r, err
 }
 
-// reply reads one reply line, within the deadline that is set for all of it.
+// reply reads one reply line to what came before PASS, within the deadline that is set for all of it.
 func (a *attempt) reply() (pop3.Reply, error) {
 	line, err := a.next()
 	if err != nil {
@@ -349,8 +343,7 @@ func (a *attempt) reply() (pop3.Reply, error) {
 	}
 	r, err := pop3.ParseReply(line)
 	if err != nil {
-		shown := a.redact(string(line[:min(len(line), 80)]))
-		return pop3.Reply{}, &Error{Kind: Protocol, Err: fmt.Errorf("%w: %q", err, shown)}
+		return pop3.Reply{}, &Error{Kind: Protocol, Err: fmt.Errorf("%w: %q", err, line[:min(len(line), 80)])}
 	}
 	return r, nil
 }

@@ -137,15 +137,55 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestSecretStays holds that a server that repeats the password does not get it into a log.
+// TestSecretStays holds that a server that repeats the password, or a part of it, does not get it into an error or a log.
 func TestSecretStays(t *testing.T) {
-	for _, answer := range []string{"-ERR unknown command: PASS secret", "-ERR [secret] no", "PASS secret ???"} {
-		s := script(strings.TrimSuffix(loginScript, "+OK logged in") + answer)
-		_, err := login(t, pool(t, config(s.listen(t))))
-		if err == nil || strings.Contains(strings.ToLower(err.Error()), "secret ") ||
-			strings.HasSuffix(err.Error(), "secret") {
-			t.Errorf("%q gives %q, want an error without the secret", answer, err)
+	long := strings.Repeat("0123456789abcdef", 20)[:300]
+	tests := []struct {
+		secret, answer, want string
+	}{
+		{"secret", "-ERR unknown command: PASS secret", "-ERR " + repeated},
+		{"secret", "-ERR PASS SECRET", "-ERR " + repeated},
+		{"secret", "-ERR [secret] no", "-ERR " + repeated},
+		{"secret", "-ERR [SYS/TEMP] secret", "-ERR [SYS/TEMP] " + repeated},
+		{"secret", "-ERR [REFERRAL/secret@10.0.0.6] no", "-ERR " + repeated},
+		{"secret", "-ERR PASS sec\x01ret", "-ERR " + repeated},
+		{"se\x01cret", "-ERR PASS se\x01cret", "-ERR " + repeated},
+		{"\xffsecret", "-ERR PASS \xffSecret", "-ERR " + repeated},
+		{"two words", "-ERR unknown: PASS Two Word", "-ERR " + repeated},
+		{long, "-ERR unknown command: PASS " + long, "-ERR " + repeated},
+		{long, "-ERR unknown: PASS " + long[:20], "-ERR " + repeated},
+		{long, "-ERR ..." + long[100:108] + "...", "-ERR " + repeated},
+
+		{"secret", "PASS secret ???", pop3.ErrNotReply.Error()},
+		{long, "PASS " + long, pop3.ErrNotReply.Error()},
+		{long, "250 " + long[7:], pop3.ErrNotReply.Error()},
+		{"secret", "* BYE c2VjcmV0", pop3.ErrNotReply.Error()}, // in base64
+
+		{"secret", "-ERR [AUTH] no secre", "-ERR [AUTH] no secre"},
+		{long, "-ERR [AUTH] not " + long[:7], "-ERR [AUTH] not " + long[:7]},
+	}
+	for _, tt := range tests {
+		s := script("S: +OK\nC: USER alice@example.org\nS: +OK\nC: PASS " + tt.secret + "\nS: " + tt.answer)
+		p, said := advised(t, config(s.listen(t)))
+		req := request()
+		req.Login.Secret = auth.NewSecret([]byte(tt.secret))
+		_, err := p.Login(t.Context(), req)
+		var e *Error
+		if !errors.As(err, &e) || !strings.HasSuffix(err.Error(), ": PASS: "+tt.want) {
+			t.Errorf("%q gives %q, want %q", tt.answer, err, tt.want)
 		}
+		saidOnce(t, said, "")
+	}
+	s := script(strings.TrimSuffix(loginScript, "+OK logged in") + "-ERR TLS required, not PASS secret")
+	p, said := advised(t, config(s.listen(t)))
+	_, err := login(t, p)
+	refused(t, err, RefusesPlaintext)
+	saidOnce(t, said, "refuses plaintext")
+	if got := said.String() + err.Error(); strings.Contains(got, "secret") {
+		t.Errorf("the secret is in %s", got)
+	}
+	if repeats([]byte("no"), nil) {
+		t.Error("no secret is in every text")
 	}
 }
 

@@ -152,9 +152,9 @@ func refusedUser(r pop3.Reply, user string, willing bool) Kind {
 }
 
 // refusedPass says what a -ERR to PASS means. What is not understood is a wrong password: taking a wrong password for
-// anything else would let it be guessed uncounted.
-func refusedPass(r pop3.Reply, user string) Kind {
-	text := bare(r.Text, user)
+// anything else would let it be guessed uncounted. Nor may a secret that the server repeats decide, as a name may not.
+func refusedPass(r pop3.Reply, user string, secret []byte) Kind {
+	text := withoutWord(bare(r.Text, user), strings.ToLower(string(secret)))
 	if wantsTLS(text) {
 		return RefusesPlaintext
 	}

@@ -69,6 +69,7 @@ func TestRefusedPass(t *testing.T) {
 		{"-ERR bad luck, temporary@example.org", "temporary@example.org", WrongPassword},
 		{"-ERR mailbox in use", "i", InUse},
 		{"-ERR @ mailbox in use", "@", InUse},
+		{"-ERR unknown command: PASS hunter2 ssl", "alice", WrongPassword},
 
 		{"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.", "alice", RefusesPlaintext},
 		{"-ERR [AUTH] Cleartext authentication disallowed on non-secure connections.", "alice", RefusesPlaintext},
@@ -87,7 +88,7 @@ func TestRefusedPass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := refusedPass(r, tt.user); got != tt.want {
+		if got := refusedPass(r, tt.user, []byte("Hunter2 SSL")); got != tt.want {
 			t.Errorf("%q to %s: got %q, want %q", tt.reply, tt.user, got, tt.want)
 		}
 	}
@@ -183,7 +184,7 @@ func FuzzRefused(f *testing.F) {
 		if err != nil {
 			return
 		}
-		switch kind := refusedPass(r, user); kind {
+		switch kind := refusedPass(r, user, []byte("hunter2")); kind {
 		case WrongPassword, InUse, Temporary, Permanent, LoginDelay, RefusesPlaintext:
 		default:
 			t.Errorf("%q to PASS gives %q", line, kind)
