@@ -96,7 +96,7 @@ func TestPasswordStaysOnThePath(t *testing.T) {
 	b.conn.Close()
 	end := r.next()
 	r.gw.Close()
-	r.log.has(t, "[secret]")
+	r.log.has(t, "the password is in it")
 	var all bytes.Buffer
 	for _, line := range r.log.lines {
 		all.WriteString(line + "\n")
