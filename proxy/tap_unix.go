@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -33,9 +32,6 @@ func isAgain(err error) bool { return errors.Is(err, syscall.EAGAIN) }
 // brokenOff says that the connection below c, on which we have not ended our stream, was reset, though reading from it
 // gave no more than the end of the other's: the kernel tells of a reset once, and a write may have been told.
 func brokenOff(c net.Conn) bool {
-	if over, ok := c.(*tls.Conn); ok {
-		c = over.NetConn()
-	}
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return false
