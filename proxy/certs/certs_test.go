@@ -107,7 +107,7 @@ func prepare(t testing.TB, k *Keeper, c Config, ls ...Listener) *View {
 	if len(ls) == 0 {
 		ls = []Listener{{Name: "pop3s"}}
 	}
-	v, err := k.Prepare(c, nil, ls)
+	v, err := k.Prepare(c, nil, ls, Deps{})
 	if err != nil {
 		t.Fatalf("Prepare: %v", err)
 	}

@@ -38,8 +38,8 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 // CA (making it in the state directory the first time) and issues for names and the listeners' default names, or,
 // where there are neither, for this host's name and localhost. What runs is not touched until Use. The error joins
 // a *Problem for each fault.
-func (k *Keeper) Prepare(c Config, names []string, ls []Listener) (*View, error) {
-	v := &View{listeners: ls}
+func (k *Keeper) Prepare(c Config, names []string, ls []Listener, deps Deps) (*View, error) {
+	v := &View{listeners: ls, deps: deps}
 	var err error
 	if len(c.Certificates) > 0 {
 		v.pairs, err = loadPairs(c.Certificates)

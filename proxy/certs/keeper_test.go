@@ -44,10 +44,10 @@ func TestPrepareChangesNothing(t *testing.T) {
 	running := prepare(t, k, c).TLS("pop3s")
 	here := resumer(0)
 	resumes(t, running, here)
-	if _, err := k.Prepare(withFiles(Files{"/no/cert", "/no/key"}), nil, []Listener{{Name: "pop3s"}}); err == nil {
+	if _, err := k.Prepare(withFiles(Files{"/no/cert", "/no/key"}), nil, []Listener{{Name: "pop3s"}}, Deps{}); err == nil {
 		t.Fatal("no error for missing files")
 	}
-	if _, err := k.Prepare(c, nil, []Listener{{Name: "another"}}); err != nil {
+	if _, err := k.Prepare(c, nil, []Listener{{Name: "another"}}, Deps{}); err != nil {
 		t.Fatal(err)
 	}
 	if !resumes(t, running, here) || len(k.tickets) != 1 {

@@ -13,6 +13,9 @@ type Listener struct {
 	Name        string // the key of its config and of its ticket keys
 	DefaultName string // whose certificate clients get that name none or an unknown one; "" is the first listed
 	LenientALPN bool   // clients that offer only other protocols are served, without ALPN
+	// AlertUnknown ends the handshakes of clients that ask for a name of no certificate, with the unrecognized_name
+	// alert; otherwise they get what clients get that name none.
+	AlertUnknown bool
 
 	// OnHello, where set, is called first for each complete ClientHello, on the connection's
 	// goroutine; it may wait, and its error ends the handshake.
@@ -22,6 +25,7 @@ type Listener struct {
 // View is what one configuration makes of the certificates. Its configs stay usable for ever and may be used at once.
 type View struct {
 	listeners []Listener
+	deps      Deps
 	configs   map[string]*tls.Config
 	tickets   map[string]*tickets
 	pairs     []*pair // empty where local is set
