@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -40,7 +41,7 @@ func certificates(mux *http.ServeMux, c Certificates) {
 	mux.HandleFunc("GET /v1/certs", func(w http.ResponseWriter, r *http.Request) {
 		all, err := c.List(r.Context())
 		if err != nil {
-			refuse(w, err)
+			refuse(w, codeOf(err), err)
 			return
 		}
 		list := make([]Certificate, len(all))
@@ -53,7 +54,7 @@ func certificates(mux *http.ServeMux, c Certificates) {
 		// An order takes as long as the CA likes.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // at worst the client hears of a timeout
 		if err := c.Renew(r.Context(), r.PathValue("name")); err != nil {
-			refuse(w, err)
+			refuse(w, codeOf(err), err)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -62,9 +63,20 @@ func certificates(mux *http.ServeMux, c Certificates) {
 	mux.HandleFunc("POST /v1/certs/{name}/export", func(w http.ResponseWriter, r *http.Request) {
 		cert, key, err := c.Export(r.Context(), r.PathValue("name"))
 		if err != nil {
-			refuse(w, err)
+			refuse(w, codeOf(err), err)
 			return
 		}
 		answer(w, exported{Certificate: cert, Key: key})
 	})
+}
+
+// codeOf tells what the asker got wrong from what went wrong here.
+func codeOf(err error) int {
+	switch {
+	case errors.Is(err, certs.ErrUnknownName):
+		return http.StatusNotFound
+	case errors.Is(err, certs.ErrNotManaged):
+		return http.StatusConflict
+	}
+	return http.StatusInternalServerError
 }

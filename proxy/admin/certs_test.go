@@ -110,18 +110,22 @@ func TestCertsRefused(t *testing.T) {
 			t.Errorf("got %v, want the gateway's own words: %v", err, fake.err)
 		}
 	}
-	fake.err = fmt.Errorf("mail.example.org: %w", fs.ErrNotExist)
 	for _, tt := range []struct {
+		err          error
 		method, path string
 		code         int
 	}{
-		{"POST", "/v1/certs/mail.example.org/renew", 404},
-		{"GET", "/v1/certs/mail.example.org/export", 405}, // a key is handed out to those who mean it
-		{"GET", "/v1/certs/mail.example.org/renew", 405},
-		{"POST", "/v1/certs", 405},
-		{"GET", "/metrics", 404},
-		{"GET", "/", 404},
+		{certs.ErrUnknownName, "POST", "/v1/certs/mail.example.org/renew", 404},
+		{certs.ErrUnknownName, "POST", "/v1/certs/mail.example.org/export", 404},
+		{certs.ErrNotManaged, "POST", "/v1/certs/mail.example.org/renew", 409},
+		{fs.ErrPermission, "GET", "/v1/certs", 500},
+		{nil, "GET", "/v1/certs/mail.example.org/export", 405}, // a key is handed out to those who mean it
+		{nil, "GET", "/v1/certs/mail.example.org/renew", 405},
+		{nil, "POST", "/v1/certs", 405},
+		{nil, "GET", "/metrics", 404},
+		{nil, "GET", "/", 404},
 	} {
+		fake.err = fmt.Errorf("mail.example.org: %w", tt.err)
 		if code, body := request(t, path, tt.method, tt.path); code != tt.code {
 			t.Errorf("%s %s: got %d %s, want %d", tt.method, tt.path, code, body, tt.code)
 		}

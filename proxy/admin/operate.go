@@ -2,8 +2,6 @@ package admin
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"net/http"
 )
 
@@ -25,14 +23,8 @@ func answer(w http.ResponseWriter, v any) {
 	send(w, http.StatusOK, v)
 }
 
-// refuse says why there is no answer: 404 for what does not exist, 500 otherwise.
-func refuse(w http.ResponseWriter, err error) {
-	code := http.StatusInternalServerError
-	if errors.Is(err, fs.ErrNotExist) {
-		code = http.StatusNotFound
-	}
-	send(w, code, failure{Error: err.Error()})
-}
+// refuse says why there is no answer.
+func refuse(w http.ResponseWriter, code int, err error) { send(w, code, failure{Error: err.Error()}) }
 
 func send(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
