@@ -92,7 +92,7 @@ func (p *rfc2136) send(ctx context.Context, m *miekg.Msg, key tsigKey) error {
 	c := &miekg.Client{Net: "tcp", Timeout: p.timeout, TsigSecret: map[string]string{key.name: key.secret}}
 	reply, err := exchangeWith(ctx, c, m, p.server)
 	if reply == nil {
-		return fmt.Errorf("%w: see that the server takes TCP there, and from this host", err)
+		return fmt.Errorf("%w: see that a name server is there that takes TCP from this host", err)
 	}
 	// The answer's code says more than that its signature does not fit: who does not know our key cannot sign.
 	if advice := p.advise(reply, m.Question[0].Name, key); advice != nil {
