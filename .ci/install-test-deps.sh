@@ -15,6 +15,8 @@ needs=(
 	dovecot:dovecot-core
 	/usr/lib/dovecot/pop3-login:dovecot-pop3d
 	gcc:gcc,libc6-dev
+	testssl:testssl.sh
+	sslscan:sslscan
 	redis-server:redis-server
 	postgres:postgresql
 )
