@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/popgate/popgate/policy/limit"
+	"github.com/popgate/popgate/proxy/certs/dns"
+	"github.com/popgate/popgate/proxy/certs/storage"
 )
 
 // Kinds of keys.
@@ -53,11 +55,15 @@ type ACME struct {
 	HTTPAddress string `yaml:"http_address"`
 	// Where popgate answers TLS-ALPN-01 challenges. The issuer connects to port 443 of the name. "" turns TLS-ALPN-01 off.
 	TLSALPNAddress string `yaml:"tls_alpn_address"`
+	// How popgate writes DNS records, for DNS-01 challenges. With it, no other kind of challenge is used.
+	DNS dns.Config `yaml:"dns"`
 	// How many orders may be placed, for all names together; more wait their turn. The default keeps below the limit
 	// of Let's Encrypt, which is 300 in three hours for an account.
 	Orders limit.Rate `yaml:"orders"`
 	// Certificates for the names of those whom the routes know.
 	OnDemand OnDemand `yaml:"on_demand"`
+	// Where accounts, keys and certificates are kept.
+	Storage storage.Config `yaml:"storage"`
 	// What a client gets whose name should have a certificate and has none yet: `alert` ends the handshake, `local_ca` shows one
 	// from the local CA, which mail clients warn of.
 	Missing string `yaml:"missing"`
@@ -126,6 +132,7 @@ type ClientCA struct {
 
 func defaultACME() ACME {
 	return ACME{
+		DNS: dns.DefaultConfig(), Storage: storage.DefaultConfig(),
 		Key: keyP256, HTTPAddress: ":80", TLSALPNAddress: ":443", Missing: missingAlert, Orders: limit.Rate{Count: 70, Per: time.Hour},
 		OnDemand: OnDemand{
 			MaxNames: 10_000, MaxWaiting: 500,
@@ -168,6 +175,8 @@ func (a ACME) validate(fault func(key, problem string)) {
 			fault(key, fmt.Sprintf(`is %q; write "host:port" or ":port", or "" to turn it off`, address))
 		}
 	}
+	a.DNS.Validate(func(key, problem string) { fault("dns."+key, problem) })
+	a.Storage.Validate(func(key, problem string) { fault("storage."+key, problem) })
 	a.OnDemand.validate(func(key, problem string) { fault("on_demand."+key, problem) })
 	if !a.on() {
 		if a.Agree || a.Email != "" || len(a.Issuers) > 0 {
@@ -179,7 +188,7 @@ func (a ACME) validate(fault func(key, problem string)) {
 		fault("agree", "must be true before popgate may ask for certificates: read the terms of service of "+a.terms()+
 			" and, if you agree to them, write `agree: true`")
 	}
-	if a.HTTPAddress == "" && a.TLSALPNAddress == "" {
+	if a.HTTPAddress == "" && a.TLSALPNAddress == "" && a.DNS.Provider == "" {
 		fault("http_address", "is off, and so is tls_alpn_address; "+onlyDNS)
 	}
 }
@@ -210,7 +219,7 @@ func (a ACME) validateNames(fault func(key, problem string)) {
 			fault(at, fmt.Sprintf("%v: correct it", err))
 		case twice:
 			fault(at, fmt.Sprintf("is the same as domains[%d]: remove one of them", first))
-		case strings.HasPrefix(name, "*."):
+		case strings.HasPrefix(name, "*.") && a.DNS.Provider == "":
 			fault(at, "is a wildcard, which issuers give by DNS-01 only: set tls.acme.dns, or list the names it stands for")
 		}
 		if !twice {

@@ -23,14 +23,14 @@ import (
 	"time"
 )
 
-// issuer is the CA of the tests' certificate files; roots trusts it.
-type issuer struct {
+// testCA is the CA of the tests' certificate files; roots trusts it.
+type testCA struct {
 	cert  *x509.Certificate
 	key   crypto.Signer
 	roots *x509.CertPool
 }
 
-var testIssuer = sync.OnceValue(func() *issuer {
+var testIssuer = sync.OnceValue(func() *testCA {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	ca := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "test CA"}, NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -39,7 +39,7 @@ var testIssuer = sync.OnceValue(func() *issuer {
 	ca = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key))))
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
-	return &issuer{cert: ca, key: key, roots: roots}
+	return &testCA{cert: ca, key: key, roots: roots}
 })
 
 var testRSA = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })

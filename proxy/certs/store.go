@@ -10,17 +10,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
-)
 
-// acmeDir is where accounts and certificates are below the state directory.
-const acmeDir = "acme"
+	"github.com/popgate/popgate/proxy/certs/storage"
+)
 
 // The folders of the storage that certificates are in: certmagic's own, and the one for second certificates with RSA keys.
 const (
@@ -39,18 +38,30 @@ func Offline(c Config, stateDir string) (*Store, error) {
 	if !c.ACME.on() {
 		return nil, &Problem{Key: "tls.acme", Problem: "is off, so there is no storage of obtained certificates: list domains"}
 	}
-	storage, err := openStorage(c, stateDir)
+	s, err := openStorage(c.ACME.Storage, stateDir, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Store{storage: storage}, nil
+	return &Store{storage: s}, nil
 }
 
-func openStorage(_ Config, stateDir string) (certmagic.Storage, error) {
+func openStorage(c storage.Config, stateDir string, log *slog.Logger) (*storage.Store, error) {
 	if stateDir == "" {
 		return nil, &Problem{Key: "state_dir", Problem: "is not set, and tls.acme needs a place for accounts and certificates: set state_dir"}
 	}
-	return &certmagic.FileStorage{Path: filepath.Join(stateDir, acmeDir)}, nil
+	s, err := storage.Open(c, stateDir, log)
+	if err != nil {
+		return nil, &Problem{Key: "tls.acme.storage", Problem: err.Error(), Err: err}
+	}
+	return s, nil
+}
+
+// Close ends the connections of a Store that Offline opened.
+func (s *Store) Close() error {
+	if c, ok := s.storage.(interface{ Close() error }); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // site is one obtained certificate.
@@ -115,6 +126,9 @@ func (s *Store) load(ctx context.Context, p place) (*site, error) {
 	}
 	// What an issuer that is no ACME server has left there is no reason to refuse its certificate.
 	_ = json.Unmarshal(loaded.meta.IssuerData, &loaded.acme)
+	if info := loaded.acme.RenewalInfo; info != nil && !ours(info, cert.Leaf) {
+		loaded.acme.RenewalInfo = nil
+	}
 	return loaded, nil
 }
 

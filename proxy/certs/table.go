@@ -91,6 +91,14 @@ func (t *table) choose(hello *tls.ClientHelloInfo, defaultName string) *tls.Cert
 	if certs == nil {
 		certs = t.fallback
 	}
+	return suited(hello, certs)
+}
+
+// suited is the first of certs, all good for the name, that the client can use; nil of none.
+func suited(hello *tls.ClientHelloInfo, certs []*tls.Certificate) *tls.Certificate {
+	if len(certs) == 0 {
+		return nil
+	}
 	if len(certs) == 1 {
 		return certs[0]
 	}
