@@ -8,7 +8,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// A backend keeps records by name, as they are given. A name that is not there gives fs.ErrNotExist.
+// A backend keeps records by name, as they are given. A name that is not there gives fs.ErrNotExist itself: a socket that is not there
+// has that in its error too, and is something else.
 // It is wide because certmagic's own interface is; Store checks names, encrypts, and bounds the time before it gets here.
 type backend interface {
 	load(ctx context.Context, key string) ([]byte, error)

@@ -40,7 +40,7 @@ func (c *copies) keep(ctx context.Context, key string, record []byte) error {
 }
 
 func (c *copies) drop(ctx context.Context, key string) error {
-	if !copied(key) {
+	if !strings.HasPrefix(key, sites) {
 		return nil
 	}
 	return c.remove(ctx, key)

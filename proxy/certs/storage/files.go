@@ -41,10 +41,15 @@ func openFiles(dir string) (*files, error) {
 
 func (f *files) load(ctx context.Context, key string) ([]byte, error) {
 	record, err := f.Load(ctx, key)
-	if folder(err) {
-		err = fs.ErrNotExist
+	return record, missing(err)
+}
+
+// missing makes fs.ErrNotExist of all that means it, folders in the place of files included.
+func missing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || folder(err) {
+		return fs.ErrNotExist
 	}
-	return record, err
+	return err
 }
 
 // folder says that a folder stands where a file was looked for, or the other way round.
@@ -79,10 +84,7 @@ func (f *files) remove(ctx context.Context, key string) error {
 
 func (f *files) stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	info, err := f.Stat(ctx, key)
-	if folder(err) {
-		err = fs.ErrNotExist
-	}
-	return info, err
+	return info, missing(err)
 }
 
 func (f *files) keys(ctx context.Context, folder string, deep bool) ([]string, error) {

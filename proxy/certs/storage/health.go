@@ -68,20 +68,26 @@ func (w watch) downNow() bool {
 	return s.err != nil && time.Since(s.seen) < downFor
 }
 
-// asked notes how a request ended and hands its error through. What says nothing about the storage is not counted: a
-// record that is not there, a caller that would not wait.
+// failure is an error of the storage. Whatever its cause is, it never means that a record is not there: a socket or a
+// password file that is missing must not have certificates ordered anew.
+type failure struct{ err error }
+
+func (f failure) Error() string        { return f.err.Error() }
+func (f failure) Is(target error) bool { return target != fs.ErrNotExist && errors.Is(f.err, target) }
+
+// asked notes how a request to the backend ended, and gives its error. What says nothing about the storage is not counted: a record that
+// is not there, a caller that would not wait.
 func (s *Store) asked(ctx context.Context, operation string, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case err == nil, err == fs.ErrNotExist:
 		s.note(nil)
-	case err == nil:
-		s.note(nil)
-	case ctx.Err() != nil, errors.Is(err, errLost), errors.Is(err, errNotHeld):
+		return err
+	case ctx.Err() != nil, errors.Is(err, errLost), errors.Is(err, errNotHeld), errors.Is(err, ErrUnreadable):
 	default:
 		s.watch.errors.WithLabelValues(operation).Inc()
 		s.note(err)
 	}
-	return err
+	return failure{err}
 }
 
 func (s *Store) note(err error) {
@@ -105,16 +111,9 @@ func (s *Store) Health() error {
 
 // Probe asks the storage whether it is up and takes writes, for three seconds at most.
 func (s *Store) Probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	probing, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	err := s.backend.health(ctx)
-	if err == nil || !errors.Is(err, context.Canceled) {
-		if err != nil {
-			s.watch.errors.WithLabelValues("probe").Inc()
-		}
-		s.note(err)
-	}
-	return err
+	return s.asked(ctx, "probe", s.backend.health(probing))
 }
 
 // Run looks after the storage until ctx ends: it asks every 5 seconds whether it is up, encrypts with the first key what is not, and deletes copies
@@ -170,6 +169,7 @@ func (s *Store) Reseal(ctx context.Context) (done, unreadable int, err error) {
 	}
 	for _, key := range keys {
 		record, err := s.backend.load(ctx, key)
+		err = s.asked(ctx, "load", err)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), err == nil && s.sealer.fresh(record):
 			continue

@@ -36,6 +36,9 @@ func (r *inRedis) lease(name string) string { return r.client.Key(redisPart, "lo
 
 func (r *inRedis) load(ctx context.Context, key string) ([]byte, error) {
 	v, err := r.client.Do(ctx, "HGET", r.record(key), "v")
+	if err != nil && strings.Contains(err.Error(), "WRONGTYPE") {
+		return nil, fmt.Errorf("%w: %s is none of popgate's: %w", ErrUnreadable, key, err)
+	}
 	if err != nil {
 		return nil, err
 	}

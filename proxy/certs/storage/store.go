@@ -145,7 +145,7 @@ func (s *Store) Load(ctx context.Context, key string) ([]byte, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		s.dropCopy(ctx, key)
-	case err != nil && s.copies != nil:
+	case err != nil && s.copies != nil && !errors.Is(err, ErrUnreadable):
 		if record, err = s.copies.standIn(ctx, key, err); err == nil {
 			return s.sealer.open(key, record)
 		}
@@ -301,5 +301,13 @@ func (l leased) RenewLockLease(ctx context.Context, name string, _ time.Duration
 
 // fileLocks are FileStorage's own, which it renews itself.
 type fileLocks struct{ *certmagic.FileStorage }
+
+func (f fileLocks) Unlock(ctx context.Context, name string) error {
+	err := f.FileStorage.Unlock(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNotHeld
+	}
+	return err
+}
 
 func (f fileLocks) RenewLockLease(context.Context, string, time.Duration) error { return nil }
