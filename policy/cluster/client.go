@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -119,7 +118,8 @@ func (c *Client) result(ctx context.Context, ask func(context.Context) (any, err
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	v, err := ask(ctx)
-	if errors.Is(err, redis.Nil) {
+	// Not errors.Is: what comes of Sentinels that do not know the master wraps it too.
+	if err == redis.Nil {
 		return nil, nil
 	}
 	if err != nil {
