@@ -19,6 +19,7 @@ needs=(
 	sslscan:sslscan
 	redis-server:redis-server
 	postgres:postgresql
+	named:bind9
 )
 
 PATH=$PATH:/usr/sbin:/sbin

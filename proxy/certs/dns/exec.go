@@ -85,8 +85,11 @@ func (p *program) run(ctx context.Context, action string, r record) error {
 		p.log.Debug("DNS program ran", "program", p.config.Command[0], "action", action, "name", host(r.fqdn), "output", excerpt(out.data))
 		return nil
 	}
-	if ctx.Err() != nil {
-		err = fmt.Errorf("ended after %s: %w", p.timeout, ctx.Err())
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = fmt.Errorf("killed, it may run for %s (timeout): %w", p.timeout, ctx.Err())
+	case ctx.Err() != nil:
+		err = fmt.Errorf("killed: %w", ctx.Err())
 	}
 	return fmt.Errorf("run %s %s %s: %w; it wrote: %s", p.config.Command[0], action, host(r.fqdn), err, excerpt(out.data))
 }
