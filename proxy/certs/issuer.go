@@ -102,7 +102,7 @@ func (k kit) template(conf Issuer, trust *x509.CertPool, eab *acme.EAB) certmagi
 		DisableTLSALPNChallenge: k.section.TLSALPNAddress == "",
 		TrustedRoots:            trust,
 		DNS01Solver:             k.dns,
-		CertObtainTimeout:       90 * time.Second,
+		CertObtainTimeout:       k.patience(),
 		Logger:                  k.log,
 	}
 	// certmagic looks whether these are held before it counts on who answers there.
@@ -114,6 +114,16 @@ func (k kit) template(conf Issuer, trust *x509.CertPool, eab *acme.EAB) certmagi
 		}
 	}
 	return t
+}
+
+// patience is how long one order may take. It covers the wait until a challenge's record is seen, which takes minutes with many
+// DNS servers: an order that ends before it would fail each time.
+func (k kit) patience() time.Duration {
+	const order = 90 * time.Second
+	if k.dns == nil {
+		return order
+	}
+	return order + k.section.DNS.Longest()
 }
 
 func hostPort(address string) (string, int) {
