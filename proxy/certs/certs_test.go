@@ -230,3 +230,8 @@ func run(t *testing.T, k *Keeper) {
 		}
 	})
 }
+
+// testCAPEM is the test CA's certificate.
+func testCAPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: testIssuer().cert.Raw})
+}

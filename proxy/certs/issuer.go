@@ -22,7 +22,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// orderTimeout ends an order that an issuer, or DNS, drags out.
+// orderTimeout ends an order that an issuer drags out. What DNS may take comes on top.
 const orderTimeout = 5 * time.Minute
 
 // issuer is one that may be asked for certificates.
@@ -33,6 +33,8 @@ type issuer struct {
 	main  *certmagic.Config
 	rsa   *certmagic.Config // for the second certificate of a name; nil where there is none
 	trust *x509.CertPool    // nil is the system's
+	// timeout ends an order.
+	timeout time.Duration
 
 	mu       sync.Mutex
 	caa      []string // the names by which CAA records call it
@@ -50,7 +52,10 @@ type kit struct {
 
 // newIssuer reads the files that conf names. It asks nobody.
 func (k kit) newIssuer(conf Issuer, at string) (*issuer, error) {
-	i := &issuer{conf: conf, label: conf.CA}
+	i := &issuer{conf: conf, label: conf.CA, timeout: orderTimeout}
+	if k.dns != nil {
+		i.timeout += k.section.DNS.Longest()
+	}
 	if u, err := url.Parse(conf.CA); err == nil && u.Host != "" {
 		i.label = u.Host
 	}
@@ -187,7 +192,7 @@ func onEvent(ctx context.Context, event string, data map[string]any) error {
 // order has the issuer make a certificate for a name, once, and puts it into the storage. It is done as well where the storage has one
 // that needs no renewal, unless force is set.
 func (i *issuer) order(ctx context.Context, c *certmagic.Config, name string, force bool) error {
-	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
 	a := &attempt{end: cancel}
 	ctx = context.WithValue(ctx, attemptKey{}, a)
@@ -196,10 +201,14 @@ func (i *issuer) order(ctx context.Context, c *certmagic.Config, name string, fo
 	if a.err != nil {
 		err = a.err
 	}
-	if err != nil {
-		return fmt.Errorf("order a certificate for %s from %s: %w", name, i.label, err)
+	var problem acme.Problem
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &problem) && problem.Type == acme.ProblemTypeConnection && i.acme.DNS01Solver == nil:
+		return fmt.Errorf("order a certificate for %s from %s: %w; %s", name, i.label, err, onlyDNS)
 	}
-	return nil
+	return fmt.Errorf("order a certificate for %s from %s: %w", name, i.label, err)
 }
 
 // caaNames are the names by which CAA records allow the issuer, as its directory has them; none where it does not say.
