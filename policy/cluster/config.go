@@ -74,17 +74,21 @@ func (c Config) Validate(fault func(key, problem string)) {
 	if c.Username != "" && c.PasswordFile == "" {
 		fault("username", "has no password; write password_file beside it")
 	}
+	c.validateTimeouts(fault)
+	// Braces mark what decides over the slot in a Redis Cluster, and we set them.
+	if c.Prefix == "" || len(c.Prefix) > 64 || strings.ContainsAny(c.Prefix, "{} \t*?[]\\") {
+		fault("prefix", fmt.Sprintf("is %q; write a word such as popgate, without blanks, braces and wildcards", c.Prefix))
+	}
+	c.validateTLS(fault)
+}
+
+func (c Config) validateTimeouts(fault func(key, problem string)) {
 	if c.ConnectTimeout <= 0 {
 		fault("connect_timeout", "is not above 0; write a duration such as 1s: a server that is silent must not hold up popgate")
 	}
 	if c.Timeout <= 0 {
 		fault("timeout", "is not above 0; write a duration such as 3s: a server that is silent must not hold up popgate")
 	}
-	// Braces mark what decides over the slot in a Redis Cluster, and we set them.
-	if c.Prefix == "" || len(c.Prefix) > 64 || strings.ContainsAny(c.Prefix, "{} \t*?[]\\") {
-		fault("prefix", fmt.Sprintf("is %q; write a word such as popgate, without blanks, braces and wildcards", c.Prefix))
-	}
-	c.validateTLS(fault)
 }
 
 func (c Config) validateAddresses(fault func(key, problem string)) {

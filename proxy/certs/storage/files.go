@@ -132,9 +132,8 @@ func (f *files) health(context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(probe.Name())
 	_, err = probe.WriteString("popgate can write here")
-	return errors.Join(err, probe.Close())
+	return errors.Join(err, probe.Close(), os.Remove(probe.Name()))
 }
 
 func (f *files) close() {}

@@ -72,7 +72,10 @@ func (w watch) downNow() bool {
 // password file that is missing must not have certificates ordered anew.
 type failure struct{ err error }
 
-func (f failure) Error() string        { return f.err.Error() }
+// Error is the cause's.
+func (f failure) Error() string { return f.err.Error() }
+
+// Is says what else the error is.
 func (f failure) Is(target error) bool { return target != fs.ErrNotExist && errors.Is(f.err, target) }
 
 // asked notes how a request to the backend ended, and gives its error. What says nothing about the storage is not counted: a record that

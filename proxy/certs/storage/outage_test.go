@@ -46,7 +46,7 @@ func TestOutage(t *testing.T) {
 			var log bytes.Buffer
 			s, err := open(c, dir, slog.New(slog.NewTextHandler(&log, nil)), testLease)
 			must(t, err)
-			defer s.Close()
+			defer func() { must(t, s.Close()) }()
 			ctx := t.Context()
 			must(t, s.Store(ctx, siteKey, []byte("the key")))
 			must(t, s.Store(ctx, "acme/account.json", []byte("account")))
@@ -281,7 +281,7 @@ func TestCorrupt(t *testing.T) {
 	must(t, s.Store(ctx, siteCert, []byte("the certificate")))
 	redis, err := cluster.New(c.Redis)
 	must(t, err)
-	defer redis.Close()
+	defer func() { must(t, redis.Close()) }()
 	r := s.backend.(*inRedis)
 	cert, err := r.load(ctx, siteCert)
 	must(t, err)

@@ -286,6 +286,7 @@ func wrap(what, key string, err error) error {
 // leased gives locks the methods that certmagic knows.
 type leased struct{ *locks }
 
+// Lock waits for the lease.
 func (l leased) Lock(ctx context.Context, name string) error {
 	_, err := l.lock(ctx, name, true)
 	return err
@@ -302,6 +303,7 @@ func (l leased) RenewLockLease(ctx context.Context, name string, _ time.Duration
 // fileLocks are FileStorage's own, which it renews itself.
 type fileLocks struct{ *certmagic.FileStorage }
 
+// Unlock removes the lock's file.
 func (f fileLocks) Unlock(ctx context.Context, name string) error {
 	err := f.FileStorage.Unlock(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -310,4 +312,5 @@ func (f fileLocks) Unlock(ctx context.Context, name string) error {
 	return err
 }
 
+// RenewLockLease has nothing to do.
 func (f fileLocks) RenewLockLease(context.Context, string, time.Duration) error { return nil }

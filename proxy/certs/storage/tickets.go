@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,21 +63,21 @@ func (s *Store) Tickets(name string) *Tickets {
 	return &Tickets{store: s, key: "tickets/" + certmagic.StorageKeys.Safe(name) + "-" + hex.EncodeToString(sum[:8])}
 }
 
-// Sync reads the keys, replaces them where that is due, and says whether Keys gives others than before. While the
-// storage is down the keys at hand stay; the error is for the log. Call it every TicketsEvery.
-func (t *Tickets) Sync(ctx context.Context) (changed bool, err error) {
+// Sync reads the keys, and replaces them where that is due. While the storage is down the keys at hand stay; the error is for the log. Call it
+// every TicketsEvery.
+func (t *Tickets) Sync(ctx context.Context) error {
 	for range ringTries {
 		now := time.Now()
 		record, there, err := t.read(ctx)
 		if err != nil {
-			return false, err
+			return err
 		}
 		next, stale := there.next(now)
 		if stale {
 			// By comparison, not by a lock: another gateway may be at it, and then what that one made is read.
 			won, err := t.write(ctx, record, next)
 			if err != nil {
-				return false, err
+				return err
 			}
 			if !won {
 				continue
@@ -84,15 +85,14 @@ func (t *Tickets) Sync(ctx context.Context) (changed bool, err error) {
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		before := t.ring.order(now)
 		t.ring = next
-		return !equalKeys(before, next.order(now)), nil
+		return nil
 	}
-	return false, fmt.Errorf("session ticket keys: %s is changed all the time", t.key)
+	return fmt.Errorf("session ticket keys: %s is changed all the time", t.key)
 }
 
 // Keys gives the keys in force: the first seals, all of them open. There are none before the first successful Sync. Which one seals changes with
-// time too, so ask after each Sync, changed or not.
+// time, so ask after each Sync, failed or not.
 func (t *Tickets) Keys() [][32]byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -183,32 +183,23 @@ func (r ring) next(now time.Time) (ring, bool) {
 	return n, stale
 }
 
-// order puts the key that seals first: the newest whose time has come.
+// order puts the key that seals first: the newest whose time has come. Keys that are too old are left out, also while no
+// storage says so.
 func (r ring) order(now time.Time) [][32]byte {
 	var keys [][32]byte
 	sealing := -1
-	for i, k := range r.Keys {
-		keys = append(keys, [32]byte(k.Key))
-		if sealing < 0 && !k.Seals.After(now) {
-			sealing = i
+	for _, k := range r.Keys {
+		if now.Sub(k.Made) >= ticketKept*ticketLife {
+			break
 		}
+		if sealing < 0 && !k.Seals.After(now) {
+			sealing = len(keys)
+		}
+		keys = append(keys, [32]byte(k.Key))
 	}
 	if sealing > 0 {
 		first := keys[sealing]
-		copy(keys[1:sealing+1], keys[:sealing])
-		keys[0] = first
+		keys = slices.Insert(slices.Delete(keys, sealing, sealing+1), 0, first)
 	}
 	return keys
-}
-
-func equalKeys(a, b [][32]byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
