@@ -267,7 +267,7 @@ func (c *Config) check(r *report) {
 
 // challenges are the addresses on which ACME issuers look for popgate.
 func (c *Config) challenges() []endpoint {
-	if !c.acme() {
+	if !c.acme() || c.TLS.ACME.DNS.Enabled() { // with DNS-01 nobody comes
 		return nil
 	}
 	return []endpoint{

@@ -58,9 +58,11 @@ func TestLoadLeast(t *testing.T) {
 	}
 }
 
-// Without ACME nothing listens on 80 and 443 but what says so.
+// Without ACME, and with DNS-01, nothing listens on 80 and 443 but what says so.
 func TestChallengesOff(t *testing.T) {
-	mustLoad(t, "listeners: [{name: a, address: \":443\"}, {name: b, address: \":80\"}]\n"+plain)
+	const listeners = "listeners: [{name: a, address: \":443\"}, {name: b, address: \":80\"}]\n"
+	mustLoad(t, listeners+plain)
+	mustLoad(t, listeners+plain+"tls: {acme: {agree: true, domains: [mail.example.org], dns: {provider: exec, exec: {command: [/bin/true]}}}}\n")
 }
 
 func TestCertificateWarnings(t *testing.T) {

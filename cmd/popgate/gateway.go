@@ -406,6 +406,9 @@ func (g *gateway) ready() (ok bool, notes []string) {
 	if err := g.audit.Trouble(); err != nil {
 		notes = append(notes, "audit: records are not written: "+err.Error())
 	}
+	if err := g.keeper.Trouble(); err != nil {
+		notes = append(notes, "certificates: none is obtained or renewed: "+err.Error())
+	}
 	if v := g.view.Load(); v != nil {
 		for _, b := range v.Status() {
 			if b.Up() == 0 {

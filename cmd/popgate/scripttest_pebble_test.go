@@ -77,9 +77,8 @@ func cmdPebble(ts *testscript.TestScript, neg bool, args []string) {
 		skipOrFail(ts, fmt.Sprintf("Pebble cannot be built: %v", err))
 	}
 	s := stageOf(ts)
-	nameServer, err := startDNS()
+	address, err := startDNS(s)
 	ts.Check(err)
-	s.servers = append(s.servers, nameServer.Shutdown)
 	var ports [4]int
 	for i := range ports {
 		ports[i], err = freePort()
@@ -95,7 +94,6 @@ func cmdPebble(ts *testscript.TestScript, neg bool, args []string) {
 	}})
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("pebble.json"), config, 0o600))
-	address := nameServer.PacketConn.LocalAddr().String()
 	cmd := exec.Command(path, "-config", ts.MkAbs("pebble.json"), "-dnsserver", address)
 	cmd.Env = []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"}
 	p, err := launch(cmd, ts.MkAbs("pebble.log"))
@@ -136,22 +134,26 @@ func rootOf(manage, caFile string) ([]byte, error) {
 	return io.ReadAll(resp.Body)
 }
 
-// startDNS starts a DNS server for which every name is this machine, and every zone's authority itself.
-func startDNS() (*dns.Server, error) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+// startDNS starts a DNS server for which every name is this machine, and every zone's authority itself. Pebble asks it over TCP,
+// others over UDP.
+func startDNS(s *stage) (address string, err error) {
+	port, err := freePort()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	up := make(chan struct{})
-	srv := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(answerDNS), NotifyStartedFunc: func() { close(up) }}
-	failed := make(chan error, 1)
-	go func() { failed <- srv.ActivateAndServe() }()
-	select {
-	case <-up:
-		return srv, nil
-	case err := <-failed:
-		return nil, err
+	address = fmt.Sprintf("127.0.0.1:%d", port)
+	for _, network := range []string{"udp", "tcp"} {
+		up, failed := make(chan struct{}), make(chan error, 1)
+		srv := &dns.Server{Addr: address, Net: network, Handler: dns.HandlerFunc(answerDNS), NotifyStartedFunc: func() { close(up) }}
+		go func() { failed <- srv.ListenAndServe() }()
+		select {
+		case <-up:
+			s.servers = append(s.servers, srv.Shutdown)
+		case err := <-failed:
+			return "", err
+		}
 	}
+	return address, nil
 }
 
 func answerDNS(w dns.ResponseWriter, q *dns.Msg) {

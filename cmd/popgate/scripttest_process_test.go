@@ -72,6 +72,7 @@ type program struct {
 	cmd    *exec.Cmd
 	log    string
 	exited chan struct{} // closed once it has ended; cmd.ProcessState is set then
+	done   bool          // the script has seen it end
 }
 
 // launch starts cmd with all that it prints in the file log.
@@ -228,6 +229,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if got := p.cmd.ProcessState.ExitCode(); got != want {
 		ts.Fatalf("%s ended with %v, want exit status %d", args[0], p.cmd.ProcessState, want)
 	}
+	p.done = true
 }
 
 // eventually asks ok again and again until it says true, or for as long as patience lasts.
@@ -268,7 +270,9 @@ func cmdWaitready(ts *testscript.TestScript, neg bool, args []string) {
 		for name, p := range stageOf(ts).programs {
 			select {
 			case <-p.exited:
-				ts.Fatalf("%s ended before %s was ready", name, args[0])
+				if !p.done {
+					ts.Fatalf("%s ended before %s was ready", name, args[0])
+				}
 			default:
 			}
 		}

@@ -35,9 +35,6 @@ type Store struct {
 // Offline opens the storage of c for a program that is not the gateway, such as `popgate certs` while none runs. It takes
 // no lock and changes nothing. stateDir is as for New.
 func Offline(c Config, stateDir string) (*Store, error) {
-	if !c.ACME.on() {
-		return nil, &Problem{Key: "tls.acme", Problem: "is off, so there is no storage of obtained certificates: list domains"}
-	}
 	s, err := openStorage(c.ACME.Storage, stateDir, nil)
 	if err != nil {
 		return nil, err
