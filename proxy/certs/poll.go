@@ -18,6 +18,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer k.dropCache()
 	defer work.Wait()
 	work.Go(func() { k.acme.run(ctx) })
+	work.Go(func() { k.shareTickets(ctx) })
 	files := time.NewTicker(k.every)
 	defer files.Stop()
 	daily := time.NewTicker(ticketLife)
