@@ -14,8 +14,8 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// acmeDNS sets the records of an acme-dns server, which serves nothing but those. It keeps the two latest values of an account, as
-// a domain and its wildcard need, and knows no removal.
+// acmeDNS sets the records of an acme-dns server, which serves nothing but those. It keeps the two latest values of an
+// account, as a domain and its wildcard need, and knows no removal.
 type acmeDNS struct {
 	config ACMEDNS
 	api    *api

@@ -11,7 +11,8 @@ import (
 
 // CAA is what the DNS says about who may issue certificates for a name (RFC 8659).
 type CAA struct {
-	// Name is where the records stand: the name asked for or the nearest parent that has any, without a dot at the end; "" when none has.
+	// Name is where the records stand: the name asked for or the nearest parent that has any, without a dot at the end; ""
+	// when none has.
 	Name    string
 	Records []CAARecord
 }
@@ -22,8 +23,9 @@ type CAARecord struct {
 	Tag, Value string
 }
 
-// CAA finds the record set that holds for name: its own or, where it has none, that of its nearest parent. For `*.example.org` that is
-// what holds for example.org. An error means that it could not be found out, which a certificate authority takes for a no.
+// CAA finds the record set that holds for name: its own or, where it has none, that of its nearest parent. For
+// `*.example.org` that is what holds for example.org. An error means that it could not be found out, which a certificate
+// authority takes for a no.
 func (r *Resolver) CAA(ctx context.Context, name string) (CAA, error) {
 	at := fqdn(strings.TrimPrefix(name, "*."))
 	for at != "." {
@@ -54,8 +56,9 @@ func caaIn(reply *miekg.Msg, name string) []CAARecord {
 // knownTags are the properties whose critical ones do not forbid what they are not about.
 var knownTags = []string{"issue", "issuewild", "iodef", "contactemail", "contactphone", "issuemail", "issuevmc"}
 
-// Allows reports whether an issuer that goes by any of issuerDomains (such as letsencrypt.org) may issue for the name, or for the wildcard of
-// it. Parameters of a property, such as accounturi, are not looked at. An order may so still be refused, but none is held back for nothing.
+// Allows reports whether an issuer that goes by any of issuerDomains (such as letsencrypt.org) may issue for the name, or
+// for the wildcard of it. Parameters of a property, such as accounturi, are not looked at. An order may so still be refused,
+// but none is held back for nothing.
 func (c CAA) Allows(issuerDomains []string, wildcard bool) bool {
 	tag := "issue"
 	if wildcard && slices.ContainsFunc(c.Records, func(r CAARecord) bool { return r.Tag == "issuewild" }) {
@@ -75,8 +78,8 @@ func (c CAA) Allows(issuerDomains []string, wildcard bool) bool {
 	return allowed || !restricted
 }
 
-// issuerOf takes the issuer's domain from the value of an issue or issuewild property. No domain (";"), or one that is malformed, is
-// nobody's (RFC 8659, section 4.2).
+// issuerOf takes the issuer's domain from the value of an issue or issuewild property. No domain (";"), or one that is
+// malformed, is nobody's (RFC 8659, section 4.2).
 func issuerOf(value string) (string, bool) {
 	domain, _, _ := strings.Cut(value, ";")
 	domain = strings.ToLower(strings.Trim(domain, " \t"))

@@ -14,17 +14,20 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// Config is the `tls.acme.dns` section: where the records of the DNS-01 challenge are written, and how long to wait until they are seen.
+// Config is the `tls.acme.dns` section: where the records of the DNS-01 challenge are written, and how long to wait until
+// they are seen.
 type Config struct {
-	// What writes the records: rfc2136 (dynamic updates, for a BIND, Knot or PowerDNS of your own), acme_dns, exec (a program),
-	// webhook (an HTTPS request), or the name of a libdns provider that was compiled in. Its settings stand in the section of the same name.
+	// What writes the records: rfc2136 (dynamic updates, for a BIND, Knot or PowerDNS of your own), acme_dns, exec (a
+	// program), webhook (an HTTPS request), or the name of a libdns provider that was compiled in. Its settings stand in the
+	// section of the same name.
 	Provider string `yaml:"provider"`
 	// The one name under which all records are written, for example acme.example.net, when the _acme-challenge names of all
 	// domains are CNAMEs to it. Without it, each domain's own CNAME is followed.
 	OverrideDomain string `yaml:"override_domain"`
 	// Whether a CNAME at _acme-challenge.DOMAIN is followed and the record written where it leads.
 	FollowCNAME bool `yaml:"follow_cname"`
-	// The DNS server that is asked for zones, CNAMEs and name servers, such as "10.0.0.53" or "10.0.0.53:5353". Without it, those of /etc/resolv.conf.
+	// The DNS server that is asked for zones, CNAMEs and name servers, such as "10.0.0.53" or "10.0.0.53:5353". Without it,
+	// those of /etc/resolv.conf.
 	Resolver string `yaml:"resolver"`
 	// The time to live that the records get.
 	TTL time.Duration `yaml:"ttl"`
@@ -80,8 +83,8 @@ type ACMEDNS struct {
 
 // Exec is a program that writes and removes records.
 type Exec struct {
-	// The program, by its full path, and its first arguments. It is run without a shell, with three more arguments: "present" or "cleanup",
-	// the record's name with a dot at the end, and its value.
+	// The program, by its full path, and its first arguments. It is run without a shell, with three more arguments:
+	// "present" or "cleanup", the record's name with a dot at the end, and its value.
 	Command []string `yaml:"command"`
 	// Environment variables for the program, as NAME=VALUE. Of popgate's own it gets only PATH, HOME, LANG and TZ.
 	Env []string `yaml:"env"`
@@ -89,7 +92,8 @@ type Exec struct {
 
 // Webhook is a service that writes and removes records.
 type Webhook struct {
-	// The address that gets a POST with {"action": "present" or "cleanup", "fqdn": …, "value": …, "ttl": seconds}. It must answer with a status of 2xx.
+	// The address that gets a POST with {"action": "present" or "cleanup", "fqdn": …, "value": …, "ttl": seconds}. It must
+	// answer with a status of 2xx.
 	URL string `yaml:"url"`
 	// The file with the token that is sent as `Authorization: Bearer`.
 	TokenFile string `yaml:"token_file"`
@@ -118,7 +122,8 @@ func DefaultConfig() Config {
 // Enabled reports whether a provider is named, and so whether DNS-01 is used.
 func (c Config) Enabled() bool { return c.Provider != "" }
 
-// Longest is how long one challenge may take on our side, from writing the record to having seen it. What bounds an order must allow more.
+// Longest is how long one challenge may take on our side, from writing the record to having seen it. What bounds an order
+// must allow more.
 func (c Config) Longest() time.Duration {
 	return 2*c.Timeout + c.Propagation.Delay + c.Propagation.Timeout
 }

@@ -7,8 +7,8 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// exchangeWith is the client's exchange, ended by ctx too: by itself it looks at ctx only while it connects. A reply may come together
-// with an error that says what is wrong with it.
+// exchangeWith is the client's exchange, ended by ctx too: by itself it looks at ctx only while it connects. A reply may
+// come together with an error that says what is wrong with it.
 func exchangeWith(ctx context.Context, c *miekg.Client, m *miekg.Msg, server string) (*miekg.Msg, error) {
 	conn, err := c.DialContext(ctx, server)
 	if err != nil {

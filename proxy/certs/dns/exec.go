@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/libdns/libdns"
@@ -67,7 +68,7 @@ func (p *program) run(ctx context.Context, action string, r record) error {
 	// The time begins with the turn, or a queue would use it up.
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	args := append(p.config.Command[1:len(p.config.Command):len(p.config.Command)], action, r.fqdn, r.value)
+	args := slices.Concat(p.config.Command[1:], []string{action, r.fqdn, r.value})
 	cmd := exec.CommandContext(ctx, p.config.Command[0], args...)
 	cmd.Env = p.environment(action, r)
 	cmd.Dir = "/"

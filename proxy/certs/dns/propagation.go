@@ -33,7 +33,8 @@ type server struct {
 const (
 	lookEvery   = 2 * time.Second
 	reportEvery = 10 * time.Second
-	// silentRounds is how often in a row a name server may not answer before the others decide: who looks up the record passes over it too.
+	// silentRounds is how often in a row a name server may not answer before the others decide: who looks up the record
+	// passes over it too.
 	silentRounds = 3
 	maxServers   = 32
 )
@@ -98,7 +99,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// look asks each server once and says which do not show the record. silent counts by server how often in a row there was no answer.
+// look asks each server once and says which do not show the record. silent counts by server how often in a row there was no
+// answer.
 func (w *watch) look(ctx context.Context, name, value string, silent map[string]int) ([]string, error) {
 	servers := w.asked
 	if len(servers) == 0 {

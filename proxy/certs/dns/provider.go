@@ -12,8 +12,8 @@ import (
 	"github.com/libdns/libdns"
 )
 
-// Provider writes and removes records. Both methods may be called at once, for one name too: `example.org` and `*.example.org` are
-// validated by two values under one name.
+// Provider writes and removes records. Both methods may be called at once, for one name too: `example.org` and
+// `*.example.org` are validated by two values under one name.
 type Provider interface {
 	libdns.RecordAppender
 	libdns.RecordDeleter
@@ -22,9 +22,9 @@ type Provider interface {
 // compiledIn holds the libdns providers that files of this package add to it.
 var compiledIn = map[string]func() Provider{}
 
-// CompileIn makes a libdns provider known under name, so that `provider: NAME` uses it. What fresh gives must be a pointer to a struct with json
-// tags, as all libdns providers are: the config's settings_file is decoded into it. It is called while the
-// program starts, from a variable of a file in this package, and panics when name is taken:
+// CompileIn makes a libdns provider known under name, so that `provider: NAME` uses it. What fresh gives must be a pointer
+// to a struct with json tags, as all libdns providers are: the config's settings_file is decoded into it. It is called while
+// the program starts, from a variable of a file in this package, and panics when name is taken:
 //
 //	var _ = CompileIn("hetzner", func() Provider { return new(hetzner.Provider) })
 func CompileIn(name string, fresh func() Provider) string {
@@ -45,8 +45,8 @@ func Providers() []string {
 	return names
 }
 
-// New makes the provider that c names. It reads the files with secrets, so that what is wrong with them is known early, but asks no server; files that
-// change later are read anew at each use. A nil log discards. c must have passed Validate.
+// New makes the provider that c names. It reads the files with secrets, so that what is wrong with them is known early, but
+// asks no server; files that change later are read anew at each use. A nil log discards. c must have passed Validate.
 func New(c Config, log *slog.Logger) (Provider, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

@@ -13,11 +13,12 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// ErrNoRecord says that the DNS answered, and that there is nothing of the kind: an unknown name, or a name without such records. Any
-// other error of a look-up is trouble on the way, and says nothing about the name.
+// ErrNoRecord says that the DNS answered, and that there is nothing of the kind: an unknown name, or a name without such
+// records. Any other error of a look-up is trouble on the way, and says nothing about the name.
 var ErrNoRecord = errors.New("no such record")
 
-// A Resolver asks DNS servers directly: what /etc/hosts says is not what a certificate authority will see. It may be used at once.
+// A Resolver asks DNS servers directly: what /etc/hosts says is not what a certificate authority will see. It may be used at
+// once.
 type Resolver struct {
 	servers func() ([]string, error) // host:port
 	timeout time.Duration            // one server, one transport
@@ -35,7 +36,8 @@ const (
 // queryTimeout is what one server has for its answer, over UDP and again over TCP.
 const queryTimeout = 3 * time.Second
 
-// NewResolver makes a Resolver that asks server ("192.0.2.53", "[::1]:5353"), or with "" those of /etc/resolv.conf, read anew at each look-up.
+// NewResolver makes a Resolver that asks server ("192.0.2.53", "[::1]:5353"), or with "" those of /etc/resolv.conf, read
+// anew at each look-up.
 func NewResolver(server string) (*Resolver, error) {
 	if server == "" {
 		return newResolver(systemServers), nil
@@ -78,7 +80,8 @@ func askOverWire(ctx context.Context, network string, m *miekg.Msg, server strin
 	return reply, nil
 }
 
-// Addrs looks up the IPv4 and IPv6 addresses of name, at most 64 of them, without double ones and in order. It is ErrNoRecord when there are none.
+// Addrs looks up the IPv4 and IPv6 addresses of name, at most 64 of them, without double ones and in order. It is
+// ErrNoRecord when there are none.
 func (r *Resolver) Addrs(ctx context.Context, name string) ([]netip.Addr, error) {
 	kinds := []uint16{miekg.TypeA, miekg.TypeAAAA}
 	found, errs := make([][]netip.Addr, len(kinds)), make([]error, len(kinds))

@@ -49,7 +49,8 @@ func TestAddrs(t *testing.T) {
 			t.Errorf("%s: %v, %v, want no record", name, got, err)
 		}
 	}
-	// 100 addresses do not fit a UDP answer of 1232 bytes: BIND and the like would cut it, the double does not. Either way 64 are enough.
+	// 100 addresses do not fit a UDP answer of 1232 bytes: BIND and the like would cut it, the double does not. Either way
+	// 64 are enough.
 	if got, err := r.Addrs(t.Context(), "many.example.org"); err != nil || len(got) != maxAddrs {
 		t.Errorf("of 100 addresses %d came, %v", len(got), err)
 	}

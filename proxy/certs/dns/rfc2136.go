@@ -140,8 +140,8 @@ func (p *rfc2136) advise(reply *miekg.Msg, zone string, key tsigKey) error {
 	return fmt.Errorf("%s: see its log", said)
 }
 
-// Zone is the zone that name is in: the given one, or what the server answers when asked for the SOA record, in its answer or, for a
-// name that is not there, beside it.
+// Zone is the zone that name is in: the given one, or what the server answers when asked for the SOA record, in its answer
+// or, for a name that is not there, beside it.
 func (p *rfc2136) Zone(ctx context.Context, name string) (string, error) {
 	if zone := p.config.Zone; zone != "" {
 		if !miekg.IsSubDomain(fqdn(zone), fqdn(name)) {

@@ -229,7 +229,7 @@ func TestUpdateOddServers(t *testing.T) {
 		{"code without a name", respond(func(r *miekg.Msg) { r.Rcode = 13 }), "RCODE13"},
 		{"another's answer", respond(func(r *miekg.Msg) { r.Id++ }), "something else than it was asked"},
 		{"no answer at all", respond(func(r *miekg.Msg) { r.Response = false }), "something else than it was asked"},
-		{"hangs up", func(w miekg.ResponseWriter, _ *miekg.Msg) { w.Close() }, "see that a name server is there"},
+		{"hangs up", func(w miekg.ResponseWriter, _ *miekg.Msg) { _ = w.Close() }, "see that a name server is there"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := serveDNS(t, tt.handle)

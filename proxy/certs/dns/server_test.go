@@ -28,7 +28,7 @@ func serveDNS(t *testing.T, h miekg.HandlerFunc) string {
 		if l, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
 			break
 		}
-		pc.Close()
+		_ = pc.Close()
 	}
 	if l == nil {
 		t.Fatal("no port is free for both UDP and TCP")

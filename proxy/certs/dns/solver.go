@@ -9,7 +9,8 @@ import (
 	"github.com/libdns/libdns"
 )
 
-// A Solver answers DNS-01 challenges: it writes a record where it belongs, waits until it can be seen and removes it. It may be used at once.
+// A Solver answers DNS-01 challenges: it writes a record where it belongs, waits until it can be seen and removes it. It may
+// be used at once.
 type Solver struct {
 	config   Config
 	provider Provider
@@ -79,8 +80,8 @@ func (s *Solver) Present(ctx context.Context, name, value string) error {
 	return nil
 }
 
-// Wait returns once the record that Present wrote can be seen by all who might be asked for it, or with an error that says who does not
-// show it. It logs what it waits for.
+// Wait returns once the record that Present wrote can be seen by all who might be asked for it, or with an error that says
+// who does not show it. It logs what it waits for.
 func (s *Solver) Wait(ctx context.Context, name, value string) error {
 	p, ok := s.placeOf(name, value)
 	if !ok {

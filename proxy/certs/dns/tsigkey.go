@@ -22,8 +22,9 @@ type tsigKey struct {
 	secret    string // base64
 }
 
-// parseKey reads a TSIG key in the form of BIND (`key "name" { algorithm hmac-sha256; secret "…"; };`, what tsig-keygen prints), or a secret alone in
-// base64, to which name and algorithm must be given. A given name or algorithm must not contradict the file. No error shows the secret.
+// parseKey reads a TSIG key in the form of BIND (`key "name" { algorithm hmac-sha256; secret "…"; };`, what tsig-keygen
+// prints), or a secret alone in base64, to which name and algorithm must be given. A given name or algorithm must not
+// contradict the file. No error shows the secret.
 func parseKey(data []byte, name, algorithm string) (tsigKey, error) {
 	text := string(data)
 	k := tsigKey{secret: strings.Join(strings.Fields(text), "")}
