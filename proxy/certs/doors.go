@@ -36,6 +36,7 @@ type doors struct {
 type door struct {
 	address string
 	ln      net.Listener // nil while it is closed
+	taken   bool         // by another program, which may pass challenges on, or answer them itself from the same storage
 	again   time.Time    // when to try to open it again
 	problem string       // what was said of it last
 }
@@ -52,8 +53,7 @@ func (d *doors) follow(ctx context.Context) {
 	}
 	d.move(ctx, &d.http, httpAddress, d.serveHTTP)
 	d.move(ctx, &d.alpn, alpnAddress, d.serveALPN)
-	wanted := httpAddress != "" || alpnAddress != ""
-	shut := wanted && d.http.ln == nil && d.alpn.ln == nil
+	shut := (httpAddress != "" || alpnAddress != "") && d.http.shut(httpAddress) && d.alpn.shut(alpnAddress)
 	if shut && !d.told {
 		d.m.log.Error("no issuer can come in: " + onlyDNS)
 	}
@@ -62,7 +62,7 @@ func (d *doors) follow(ctx context.Context) {
 
 func (d *doors) move(ctx context.Context, one *door, address string, serve func(net.Listener)) {
 	if one.address != address {
-		one.shut()
+		one.close()
 		*one = door{address: address}
 	}
 	if address == "" || one.ln != nil || time.Now().Before(one.again) {
@@ -70,7 +70,7 @@ func (d *doors) move(ctx context.Context, one *door, address string, serve func(
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		one.again = time.Now().Add(doorRetry)
+		one.again, one.taken = time.Now().Add(doorRetry), errors.Is(err, syscall.EADDRINUSE)
 		if one.problem != err.Error() {
 			one.problem = err.Error()
 			d.m.log.Warn("cannot listen for challenges: "+advice(err), "address", address, "error", err)
@@ -85,24 +85,27 @@ func (d *doors) move(ctx context.Context, one *door, address string, serve func(
 func advice(err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "another program has the port; a web server can pass /.well-known/acme-challenge/ on to another tls.acme.http_address"
+		return "another program has the port: let it pass /.well-known/acme-challenge/ on to another tls.acme.http_address, or set tls.acme.dns"
 	case errors.Is(err, syscall.EACCES):
 		return "ports below 1024 need root or CAP_NET_BIND_SERVICE (AmbientCapabilities in the systemd unit)"
 	}
 	return "see tls.acme.http_address and tls_alpn_address"
 }
 
-func (one *door) shut() {
+func (one *door) close() {
 	if one.ln != nil {
 		_ = one.ln.Close()
 	}
 }
 
 func (d *doors) close() {
-	d.http.shut()
-	d.alpn.shut()
+	d.http.close()
+	d.alpn.close()
 	d.ended.Wait()
 }
+
+// shut says that nobody can come in where the address says.
+func (one *door) shut(address string) bool { return address == "" || one.ln == nil && !one.taken }
 
 // serveHTTP answers HTTP-01 challenges, and nothing else.
 func (d *doors) serveHTTP(ln net.Listener) {

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -43,6 +44,7 @@ type manager struct {
 	start   time.Time
 	backoff func(err error, failures int) time.Duration
 	every   time.Duration // how often names that are due are looked for
+	wait    time.Duration // how long a handshake waits
 
 	view atomic.Pointer[acmeView] // nil without tls.acme
 
@@ -72,6 +74,8 @@ type managed struct {
 	name  string
 	shown atomic.Pointer[shown] // nil as long as there is no certificate
 	used  atomic.Int64          // when a handshake last had it, in seconds since the manager's start
+
+	network store.Key // of the client that asked for it first
 
 	// Guarded by the manager's lock.
 	origin   origin
@@ -109,7 +113,7 @@ func (o *order) show() { o.once.Do(func() { close(o.ready) }) }
 
 func newManager(log *slog.Logger, m *orderMetrics) *manager {
 	return &manager{
-		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second,
+		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience,
 		hasher: store.NewHasher(), networks: limit.NewRates(100_000), parents: limit.NewRates(100_000),
 		patient: make(chan struct{}, maxPatient),
 		loads:   newQueue(), orders: newQueue(), news: make(chan struct{}, 1),
@@ -168,6 +172,8 @@ func (m *manager) use(v *acmeView) {
 		// Issuers and keys may be others now.
 		e.due = time.Time{}
 	}
+	// At once, so that the first handshakes know that a certificate is on its way.
+	m.schedule(time.Now())
 	m.mu.Unlock()
 	m.wake()
 }
@@ -244,14 +250,14 @@ func (m *manager) run(ctx context.Context) {
 			relisted = now
 			m.relist()
 		}
+		m.mu.Lock()
 		m.schedule(time.Now())
+		m.mu.Unlock()
 	}
 }
 
-// schedule queues what is due.
+// schedule queues what is due. The lock is held.
 func (m *manager) schedule(now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, e := range m.all {
 		if e.pending == nil && !e.due.After(now) {
 			e.pending = newOrder(e, false)
@@ -364,7 +370,9 @@ func (m *manager) fail(o *order, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := o.m
-	e.failures++
+	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
+		e.failures++
+	}
 	e.lastErr, e.lastAt = err, time.Now()
 	wait := m.backoff(err, e.failures)
 	e.due = time.Now().Add(wait)
@@ -375,7 +383,12 @@ func (m *manager) fail(o *order, err error) {
 		m.forget(e)
 	}
 	m.end(o)
-	m.log.Warn("no certificate for now", "name", e.name, "error", err, "again_in", wait.Round(time.Second).String())
+	// What anybody can bring about must not fill the log.
+	level := slog.LevelWarn
+	if e.origin == demanded {
+		level = slog.LevelInfo
+	}
+	m.log.Log(context.Background(), level, "no certificate for now", "name", e.name, "error", err, "again_in", wait.Round(time.Second).String())
 }
 
 // end is the end of every visit. The lock is held.

@@ -18,7 +18,10 @@ import (
 )
 
 // refusal is a reason of our own not to order.
-type refusal struct{ reason string }
+type refusal struct {
+	reason   string
+	fleeting bool // it says nothing about the name
+}
 
 func (r *refusal) Error() string { return r.reason }
 
@@ -94,7 +97,7 @@ func (m *manager) await(hello *tls.ClientHelloInfo, name string) (certs []*tls.C
 		m.metrics.impatient.Inc()
 		return nil, true
 	}
-	late := time.NewTimer(patience)
+	late := time.NewTimer(m.wait)
 	defer late.Stop()
 	select {
 	case <-o.ready:
@@ -127,11 +130,7 @@ func (m *manager) expected(hello *tls.ClientHelloInfo, name string) (o *order, o
 		return nil, true
 	}
 	network, _ := networkOf(hello)
-	if _, ok := m.networks.Take(m.hasher.Network(network), v.section.OnDemand.PerNetwork, m.now()); !ok {
-		m.metrics.refused.WithLabelValues("network").Inc()
-		return nil, true
-	}
-	e := &managed{name: name, failures: m.recall.get(name).failures}
+	e := &managed{name: name, network: m.hasher.Network(network), failures: m.recall.get(name).failures}
 	m.all[name] = e
 	m.count(e, 1)
 	e.pending = newOrder(e, false)
@@ -162,32 +161,34 @@ func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	}
 	name := o.m.name
 	if asked && !v.knows(name) {
-		return m.refuse("unknown", "no route knows the domain of "+name+" any more")
+		return m.refuse("unknown", &refusal{reason: "no route knows the domain of " + name + " any more"})
+	}
+	if asked {
+		// First of all, so that a scan does not even make us ask DNS.
+		if _, ok := m.networks.Take(o.m.network, v.section.OnDemand.PerNetwork, m.now()); !ok {
+			return m.refuse("network", &refusal{fleeting: true, reason: fmt.Sprintf(
+				"its client's network has asked for %s other names (tls.acme.on_demand.per_network)", v.section.OnDemand.PerNetwork)})
+		}
 	}
 	if err := v.leadsHere(ctx, name); err != nil {
-		return m.refused("address", err)
+		return m.refuse("address", err)
 	}
 	if err := v.caaAllows(ctx, name); err != nil {
-		return m.refused("caa", err)
+		return m.refuse("caa", err)
 	}
 	parent, err := publicsuffix.EffectiveTLDPlusOne(name)
 	if err != nil {
 		parent = name
 	}
 	if _, ok := m.parents.Take(m.hasher.Pair("parent", parent), v.section.OnDemand.PerDomain, m.now()); !ok {
-		return m.refuse("domain", fmt.Sprintf("%s of the names below %s have been ordered (tls.acme.on_demand.per_domain)",
-			v.section.OnDemand.PerDomain, parent))
+		return m.refuse("domain", &refusal{reason: fmt.Sprintf("%s of the names below %s have been ordered (tls.acme.on_demand.per_domain)",
+			v.section.OnDemand.PerDomain, parent)})
 	}
 	return nil
 }
 
-func (m *manager) refuse(kind, reason string) error {
-	m.metrics.refused.WithLabelValues(kind).Inc()
-	return &refusal{reason}
-}
-
-// refused counts err where it is a refusal and not trouble on the way.
-func (m *manager) refused(kind string, err error) error {
+// refuse counts err where it is a refusal and not trouble on the way.
+func (m *manager) refuse(kind string, err error) error {
 	if _, ok := errors.AsType[*refusal](err); ok {
 		m.metrics.refused.WithLabelValues(kind).Inc()
 	}
@@ -202,14 +203,14 @@ func (v *acmeView) leadsHere(ctx context.Context, name string) error {
 	}
 	addrs, err := v.resolver.Addrs(ctx, name)
 	if errors.Is(err, dns.ErrNoRecord) {
-		return &refusal{name + " does not resolve: let it lead to this host"}
+		return &refusal{reason: name + " does not resolve: let it lead to this host"}
 	}
 	if err != nil {
 		return err
 	}
 	for _, a := range addrs {
 		if !slices.Contains(here, a.Unmap()) {
-			return &refusal{fmt.Sprintf("%s resolves to %s, which is not one of ours: correct its DNS, or list the address under "+
+			return &refusal{reason: fmt.Sprintf("%s resolves to %s, which is not one of ours: correct its DNS, or list the address under "+
 				"tls.acme.on_demand.addresses", name, a)}
 		}
 	}
@@ -249,5 +250,5 @@ func (v *acmeView) caaAllows(ctx context.Context, name string) error {
 			return nil
 		}
 	}
-	return &refusal{fmt.Sprintf("%s forbids our issuers by CAA (%v): add a record for one of them", name, records)}
+	return &refusal{reason: fmt.Sprintf("%s forbids our issuers by CAA (%v): add a record for one of them", name, records)}
 }

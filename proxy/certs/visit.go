@@ -266,6 +266,8 @@ func backoff(err error, failures int) time.Duration {
 	var problem acme.Problem
 	var refused *refusal
 	switch {
+	case errors.As(err, &refused) && refused.fleeting:
+		return base
 	case errors.As(err, &problem) && problem.Type == acme.ProblemTypeRateLimited:
 		base, most = time.Hour, 12*time.Hour
 	case errors.As(err, &problem), errors.As(err, &refused):
