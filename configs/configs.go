@@ -267,7 +267,7 @@ func (c *Config) check(r *report) {
 
 // challenges are the addresses on which ACME issuers look for popgate.
 func (c *Config) challenges() []endpoint {
-	if !c.acme() || c.TLS.ACME.DNS.Enabled() { // with DNS-01 nobody comes
+	if !c.ACME() || c.TLS.ACME.DNS.Enabled() { // with DNS-01 nobody comes
 		return nil
 	}
 	return []endpoint{
@@ -276,8 +276,8 @@ func (c *Config) challenges() []endpoint {
 	}
 }
 
-// acme tells whether certificates are obtained at all.
-func (c *Config) acme() bool {
+// ACME tells whether certificates are obtained from issuers.
+func (c *Config) ACME() bool {
 	return len(c.TLS.ACME.Domains) > 0 || len(c.TLS.ACME.OnDemand.Names) > 0
 }
 
@@ -291,7 +291,7 @@ func (c *Config) checkTLS(r *report) {
 				fmt.Sprintf("is %s, where TLS ends before popgate, which sees no certificate of a client", show(l.Name)), "remove it")
 		}
 	}
-	if c.acme() && !ends {
+	if c.ACME() && !ends {
 		c.Warnings = append(c.Warnings, "tls.acme obtains certificates, and nobody is shown them: TLS ends before popgate on all listeners")
 	}
 	named := slices.ContainsFunc(c.Routes, func(rt route.Config) bool { return len(rt.Domains) > 0 })

@@ -83,6 +83,8 @@ func TestFaults(t *testing.T) {
 			"tls: {client_ca: {file: ca.pem, mode: require, listeners: [b, a, c]}}\n" + plain, []string{
 			`2:63: tls.client_ca.listeners[1]: is "a", where TLS ends before popgate, which sees no certificate of a client; remove it`,
 			`2:66: tls.client_ca.listeners[2]: is "c", and listeners has no entry of that name; add it to listeners, or name one of: a, b`}},
+		{"unknown name", "listeners: [{name: a, address: \":1\", unknown_name: refuse}, {name: b, address: \":2\", unknown_name: alert}]\n" + plain, []string{
+			`1:52: listeners[0].unknown_name: is "refuse"; write default or alert`}},
 		{"socket", "admin: {socket: /run/popgate/}\n" + plain, []string{
 			`1:17: admin.socket: is "/run/popgate/", which is a folder; write a file in it, such as "/run/popgate/popgate.sock"`}},
 		{"impossible value", "log: {level: loud}\n" + plain, []string{

@@ -133,7 +133,9 @@ func certsListeners(c *configs.Config, hello proxyHello) []certs.Listener {
 	var ls []certs.Listener
 	for _, l := range c.Listeners {
 		if l.TLS != proxy.TLSOffloaded {
-			ls = append(ls, certs.Listener{Name: l.Name, DefaultName: l.DefaultName, LenientALPN: l.ALPN == "lenient", OnHello: hello})
+			ls = append(ls, certs.Listener{
+				Name: l.Name, DefaultName: l.DefaultName, LenientALPN: l.ALPN == "lenient", AlertUnknown: l.UnknownName == "alert", OnHello: hello,
+			})
 		}
 	}
 	return ls
