@@ -5,7 +5,7 @@
 # needs it (or fail, with CI=true).
 set -euo pipefail
 
-# program:packages. dovecot and its parts live outside an ordinary user's PATH.
+# program:packages. dovecot's parts and PostgreSQL's live outside an ordinary user's PATH.
 needs=(
 	curl:curl
 	fetchmail:fetchmail
@@ -15,10 +15,16 @@ needs=(
 	dovecot:dovecot-core
 	/usr/lib/dovecot/pop3-login:dovecot-pop3d
 	gcc:gcc,libc6-dev
+	testssl:testssl.sh
+	sslscan:sslscan
+	redis-server:redis-server
+	postgres:postgresql
+	named:bind9
 )
 
 PATH=$PATH:/usr/sbin:/sbin
 packages=()
+for bin in /usr/lib/postgresql/*/bin; do PATH=$PATH:$bin; done
 for need in "${needs[@]}"; do
 	command -v "${need%%:*}" >/dev/null && continue
 	IFS=, read -ra more <<<"${need#*:}"

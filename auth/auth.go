@@ -62,6 +62,8 @@ type TLS struct {
 	ServerName string
 	// Resumed says that the handshake took up an earlier session.
 	Resumed bool
+	// Subject is who the client's certificate says it is, as RFC 2253 writes it; "" where it showed none.
+	Subject string
 	// Offloaded says that TLS ended before popgate and a PROXY header vouched for these facts.
 	Offloaded bool
 }
@@ -73,6 +75,9 @@ func TLSFrom(cs *tls.ConnectionState) *TLS {
 		Cipher:     cipherName(cs.CipherSuite),
 		ServerName: lower(cs.ServerName),
 		Resumed:    cs.DidResume,
+	}
+	if len(cs.PeerCertificates) > 0 {
+		t.Subject = cs.PeerCertificates[0].Subject.String()
 	}
 	if cs.CurveID != 0 {
 		t.Group = cs.CurveID.String()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/popgate/popgate/auth/route"
@@ -54,6 +55,8 @@ type Config struct {
 	Audit audit.Config `yaml:"audit"`
 	// Metrics for Prometheus, and the health checks.
 	Metrics admin.Config `yaml:"metrics"`
+	// What a running popgate can be asked and told by its own commands, on this machine alone.
+	Admin admin.SocketConfig `yaml:"admin"`
 
 	// Warnings are what looks wrong and is harmless, each a sentence.
 	Warnings []string `yaml:"-"`
@@ -110,7 +113,7 @@ func Default() *Config {
 func elements() map[reflect.Type]reflect.Value {
 	values := map[reflect.Type]reflect.Value{}
 	for _, e := range []any{
-		proxy.DefaultListener(), certs.Files{}, backend.DefaultConfig(), backend.DefaultServerConfig(), route.DefaultConfig(),
+		proxy.DefaultListener(), certs.Files{}, certs.Issuer{}, backend.DefaultConfig(), backend.DefaultServerConfig(), route.DefaultConfig(),
 	} {
 		values[reflect.TypeOf(e)] = reflect.ValueOf(e)
 	}
@@ -238,10 +241,14 @@ func (c *Config) check(r *report) {
 			listeners.refer(fmt.Sprintf("routes[%d].listeners[%d]", i, j), name, r)
 		}
 	}
+	for i, name := range c.TLS.ClientCA.Listeners {
+		listeners.refer(fmt.Sprintf("tls.client_ca.listeners[%d]", i), name, r)
+	}
 	// Only now: to have a name twice is no reason to keep quiet about references.
 	listeners.unique(r)
 	backends.unique(r)
-	apart(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}), r)
+	apart(append(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}), c.challenges()...), r)
+	c.checkTLS(r)
 	for _, list := range []struct {
 		key, hint string
 		length    int
@@ -256,4 +263,40 @@ func (c *Config) check(r *report) {
 		}
 	}
 	validate(reflect.ValueOf(*c), "", r)
+}
+
+// challenges are the addresses on which ACME issuers look for popgate.
+func (c *Config) challenges() []endpoint {
+	if !c.ACME() || c.TLS.ACME.DNS.Enabled() { // with DNS-01 nobody comes
+		return nil
+	}
+	return []endpoint{
+		{"tls.acme.http_address", c.TLS.ACME.HTTPAddress},
+		{"tls.acme.tls_alpn_address", c.TLS.ACME.TLSALPNAddress},
+	}
+}
+
+// ACME tells whether certificates are obtained from issuers.
+func (c *Config) ACME() bool {
+	return len(c.TLS.ACME.Domains) > 0 || len(c.TLS.ACME.OnDemand.Names) > 0
+}
+
+// checkTLS reports what the section tls wants of the listeners and routes, and does not find there.
+func (c *Config) checkTLS(r *report) {
+	ends := false // whether TLS ends here at all
+	for _, l := range c.Listeners {
+		ends = ends || l.TLS != proxy.TLSOffloaded
+		if i := slices.Index(c.TLS.ClientCA.Listeners, l.Name); i >= 0 && l.TLS == proxy.TLSOffloaded {
+			r.follow(fmt.Sprintf("tls.client_ca.listeners[%d]", i),
+				fmt.Sprintf("is %s, where TLS ends before popgate, which sees no certificate of a client", show(l.Name)), "remove it")
+		}
+	}
+	if c.ACME() && !ends {
+		c.Warnings = append(c.Warnings, "tls.acme obtains certificates, and nobody is shown them: TLS ends before popgate on all listeners")
+	}
+	named := slices.ContainsFunc(c.Routes, func(rt route.Config) bool { return len(rt.Domains) > 0 })
+	if len(c.TLS.ACME.OnDemand.Names) > 0 && !named {
+		c.Warnings = append(c.Warnings,
+			"tls.acme.on_demand has no domain to work for: it is for domains that a route lists, and no route has domains")
+	}
 }

@@ -75,6 +75,18 @@ func TestFaults(t *testing.T) {
 			"metrics: {address: \"[::]:995\"}\n" + plain, []string{
 			`3:24: listeners[1].address: is "127.0.0.1:995", which overlaps with ":995" of listeners[0].address in line 2; choose another port`,
 			`4:20: metrics.address: is "[::]:995", which overlaps with ":995" of listeners[0].address in line 2; choose another port`}},
+		{"challenge on a listener's address", "listeners: [{name: a, address: \":443\"}, {name: b, address: \"127.0.0.1:80\"}]\n" +
+			"tls: {acme: {domains: [mail.example.org], agree: true}}\n" + plain, []string{
+			`2:7: tls.acme.http_address: is ":80", which overlaps with "127.0.0.1:80" of listeners[1].address in line 1; choose another port`,
+			`2:7: tls.acme.tls_alpn_address: is ":443", which overlaps with ":443" of listeners[0].address in line 1; choose another port`}},
+		{"client certificates where TLS has ended", "listeners: [{name: a, address: \":1\", tls: offloaded, proxy_protocol_from: [10.0.0.1]}, {name: b, address: \":2\"}]\n" +
+			"tls: {client_ca: {file: ca.pem, mode: require, listeners: [b, a, c]}}\n" + plain, []string{
+			`2:63: tls.client_ca.listeners[1]: is "a", where TLS ends before popgate, which sees no certificate of a client; remove it`,
+			`2:66: tls.client_ca.listeners[2]: is "c", and listeners has no entry of that name; add it to listeners, or name one of: a, b`}},
+		{"unknown name", "listeners: [{name: a, address: \":1\", unknown_name: refuse}, {name: b, address: \":2\", unknown_name: alert}]\n" + plain, []string{
+			`1:52: listeners[0].unknown_name: is "refuse"; write default or alert`}},
+		{"socket", "admin: {socket: /run/popgate/}\n" + plain, []string{
+			`1:17: admin.socket: is "/run/popgate/", which is a folder; write a file in it, such as "/run/popgate/popgate.sock"`}},
 		{"impossible value", "log: {level: loud}\n" + plain, []string{
 			`1:14: log.level: is "loud"; write debug, info, warn or error`}},
 		{"one fault is said once", "backends: [{nam: old, servers: [{address: h}]}]\nroutes: [{backend: old}]\n", []string{

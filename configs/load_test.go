@@ -58,6 +58,32 @@ func TestLoadLeast(t *testing.T) {
 	}
 }
 
+// Without ACME, and with DNS-01, nothing listens on 80 and 443 but what says so.
+func TestChallengesOff(t *testing.T) {
+	const listeners = "listeners: [{name: a, address: \":443\"}, {name: b, address: \":80\"}]\n"
+	mustLoad(t, listeners+plain)
+	mustLoad(t, listeners+plain+"tls: {acme: {agree: true, domains: [mail.example.org], dns: {provider: exec, exec: {command: [/bin/true]}}}}\n")
+}
+
+func TestCertificateWarnings(t *testing.T) {
+	const (
+		acme     = "tls: {acme: {agree: true, domains: [mail.example.org]}}\n"
+		onDemand = "tls: {acme: {agree: true, on_demand: {names: [\"mail.{domain}\"]}}}\n"
+		ended    = "listeners: [{name: a, address: \":1\", tls: offloaded, proxy_protocol_from: [10.0.0.1]}]\n"
+	)
+	for _, tt := range []struct{ text, want string }{
+		{plain + acme, ""},
+		{plain + acme + ended, "nobody is shown them"},
+		{plain + onDemand, "no route has domains"},
+		{plain + onDemand + "routes: [{backend: old, domains: [example.org]}]\n", ""},
+	} {
+		got := strings.Join(mustLoad(t, tt.text).Warnings, "\n")
+		if !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
+			t.Errorf("%s: got %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
 func TestLoadValues(t *testing.T) {
 	c := mustLoad(t, `
 listeners:

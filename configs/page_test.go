@@ -212,15 +212,19 @@ func writtenDefault(t *testing.T, k key) string {
 }
 
 // impossible returns the keys whose defaults the packages refuse, so that they have to be written. It asks with one entry in
-// every list, each as it begins. An entry may be refused as a whole: then it is for want of what is empty in it.
+// every list, each as it begins. An entry may be refused as a whole: then it is for want of what is empty in it. What is in no list, and is
+// missed only for what was filled in elsewhere, need not be written.
 func impossible() map[string]bool {
-	c := reflect.ValueOf(Default()).Elem()
+	c, empty := reflect.ValueOf(Default()).Elem(), newReport("")
+	validate(c, "", empty)
 	fill(c)
 	r := newReport("")
 	validate(c, "", r)
 	refused := map[string]bool{}
 	for path := range r.broken {
-		refused[strings.ReplaceAll(path, "[0]", "[]")] = true
+		if strings.Contains(path, "[0]") || empty.broken[path] {
+			refused[strings.ReplaceAll(path, "[0]", "[]")] = true
+		}
 	}
 	for _, k := range allKeys() {
 		if refused[parent(k.path)] || refused[strings.TrimSuffix(k.path, "."+k.field.name)] {
@@ -263,6 +267,9 @@ func TestFacts(t *testing.T) {
 		"backends[].tls_min_version":   "Text. Default: `\"1.2\"`.",
 		"tls.certificates[].cert":      "Text. Must be written.",
 		"tls.certificates[].key":       "Text. Must be written.",
+		"tls.acme.domains":             "A list, each entry text. Default: `[]`.",
+		"tls.acme.issuers[].ca":        "Text. Default: `\"\"`.",
+		"admin.socket":                 "Text. Default: `\"\"`. Variable: `POPGATE_ADMIN_SOCKET`.",
 		"routes[].backend":             "Text. Must be written.",
 		"routes[].domains":             "A list, each entry text. Default: `[]`.",
 	}

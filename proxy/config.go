@@ -44,11 +44,14 @@ type ListenerConfig struct {
 	// What a client gets that offers other application protocols (ALPN) than pop3: `strict` ends the handshake with
 	// the no_application_protocol alert, `lenient` goes on without.
 	ALPN string `yaml:"alpn"`
+	// What a client gets that asks for a name (SNI) which no certificate is for: `default` shows it the one of `default_name`, `alert` ends
+	// the handshake with the unrecognized_name alert.
+	UnknownName string `yaml:"unknown_name"`
 }
 
 // DefaultListener is a listener as it is before the file says anything of it.
 func DefaultListener() ListenerConfig {
-	return ListenerConfig{TLS: TLSImplicit, Separators: "@", Forbidden: "*", ALPN: "strict"}
+	return ListenerConfig{TLS: TLSImplicit, Separators: "@", Forbidden: "*", ALPN: "strict", UnknownName: "default"}
 }
 
 // NameRules says how user names are read on the listener.
@@ -75,6 +78,9 @@ func (c ListenerConfig) Validate(fault func(key, problem string)) {
 	}
 	if c.ALPN != "strict" && c.ALPN != "lenient" {
 		fault("alpn", fmt.Sprintf("is %q; write strict or lenient", c.ALPN))
+	}
+	if c.UnknownName != "default" && c.UnknownName != "alert" {
+		fault("unknown_name", fmt.Sprintf("is %q; write default or alert", c.UnknownName))
 	}
 	if c.Separators == "" {
 		fault("separators", `is empty; write at least "@"`)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/popgate/popgate/auth"
 )
 
 // A clientConn is the connection to a client below TLS. What the PROXY header's reader took too much comes first.
@@ -23,6 +25,9 @@ type clientConn struct {
 	fed   bool
 	fault error
 }
+
+// Client is whose connection it is, for what crypto/tls hands the connection to.
+func (c *clientConn) Client() *auth.Client { return &c.session.client }
 
 // Read reads what came with the PROXY header first, then from the connection.
 func (c *clientConn) Read(p []byte) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -146,6 +147,9 @@ func (t *Table) Knows(domain string) bool {
 	}
 	return false
 }
+
+// Domains lists the domains that routes name, in order. Those that a "*." pattern stands for cannot be listed.
+func (t *Table) Domains() []string { return slices.Sorted(maps.Keys(t.exact)) }
 
 // parent is the domain above d, "" for a top one.
 func parent(d string) string {

@@ -205,6 +205,18 @@ func TestKnows(t *testing.T) {
 	}
 }
 
+func TestDomains(t *testing.T) {
+	tab := table(t,
+		Config{Domains: []string{"example.org", "*.below.example"}},
+		Config{Users: []string{"@anything"}},
+		Config{Domains: []string{"Example.NET", "example.org", "bücher.example"}},
+	)
+	want := []string{"example.net", "example.org", "xn--bcher-kva.example"}
+	if got := tab.Domains(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // The index changes how long a look-up takes and never its answer: it is what going through all routes in order gives.
 func TestRouteAsInOrder(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(995, 110))

@@ -81,7 +81,7 @@ func report(stdout, stderr io.Writer, file string, c *configs.Config) error {
 			return err
 		}
 	}
-	if len(c.TLS.Certificates) == 0 {
+	if len(c.TLS.Certificates) == 0 && !c.ACME() {
 		if _, err := fmt.Fprintln(stderr, "note: no tls.certificates: a local CA in", c.StateDir, "will issue, which mail clients do not trust"); err != nil {
 			return err
 		}

@@ -54,6 +54,7 @@ routes:
   - {domains: [example.net], backend: old, tenant: two, username: "{local}-{domain}"}
 audit: {path: "{{.Dir}}/audit.jsonl"}
 metrics: {address: "{{.Metrics}}"}
+admin: {socket: "{{.Dir}}/popgate.sock"}
 log: {level: error}
 `
 

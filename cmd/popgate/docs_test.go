@@ -158,6 +158,7 @@ listeners: [{name: pop3s, address: "127.0.0.1:0"}]
 backends: [{name: old, servers: [{address: "127.0.0.1:9"}], client_info: xclient}]
 audit: {path: ""}
 metrics: {address: ""}
+admin: {socket: ` + filepath.Join(t.TempDir(), "popgate.sock") + `}
 `
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ type gateway struct {
 	config   *configs.Config
 	view     atomic.Pointer[backend.View]
 	stopping atomic.Bool
-	open     map[string]*listening // by address
+	open     map[string]*listening // by address, or path
 	serving  sync.WaitGroup
 	failed   chan error
 	up       func() // called once clients can come; may be nil
@@ -55,9 +55,18 @@ type gateway struct {
 type listening struct {
 	net.Listener
 	address string // as the configuration writes it
-	pop3    bool   // for clients; otherwise for metrics
+	use     use
 	close   func()
 }
+
+// use is whom a socket is for.
+type use string
+
+const (
+	forClients   use = "POP3 clients"
+	forMetrics   use = "metrics and health"
+	forOperators use = "popgate's own commands"
+)
 
 // newGateway loads the configuration and makes everything that needs no network. Its log goes to stderr.
 func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gateway, error) {
@@ -97,7 +106,8 @@ func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, 
 	if err != nil {
 		return nil, err
 	}
-	p.certs, err = g.keeper.Prepare(c.TLS, wantedNames(c), certsListeners(c, g.proxy.Hello))
+	p.certs, err = g.keeper.Prepare(c.TLS, wantedNames(c), certsListeners(c, g.proxy.Hello),
+		certs.Deps{Knows: table.Knows, Domains: table.Domains, Post: g.audit.Post})
 	backends, err2 := g.backends.Prepare(c.Backends)
 	view, err3 := g.audit.Prepare(c.Audit)
 	if err := errors.Join(err, err2, err3); err != nil {
@@ -123,7 +133,9 @@ func certsListeners(c *configs.Config, hello proxyHello) []certs.Listener {
 	var ls []certs.Listener
 	for _, l := range c.Listeners {
 		if l.TLS != proxy.TLSOffloaded {
-			ls = append(ls, certs.Listener{Name: l.Name, DefaultName: l.DefaultName, LenientALPN: l.ALPN == "lenient", OnHello: hello})
+			ls = append(ls, certs.Listener{
+				Name: l.Name, DefaultName: l.DefaultName, LenientALPN: l.ALPN == "lenient", AlertUnknown: l.UnknownName == "alert", OnHello: hello,
+			})
 		}
 	}
 	return ls
@@ -142,29 +154,45 @@ func wantedNames(c *configs.Config) []string {
 	return names
 }
 
+// wanted are the addresses and paths that a configuration has popgate listen on.
+func wanted(c *configs.Config) map[string]use {
+	all := map[string]use{adminSocket(c): forOperators}
+	if a := c.Metrics.Address; a != "" {
+		all[a] = forMetrics
+	}
+	for _, l := range c.Listeners {
+		all[l.Address] = forClients
+	}
+	return all
+}
+
+// adminSocket is where this gateway makes its socket for operators.
+func adminSocket(c *configs.Config) string { return c.Admin.Paths(os.Getenv)[0] }
+
 // listen opens the sockets that p wants and that are not open yet.
 func (g *gateway) listen(ctx context.Context, p *prepared) error {
-	wanted := map[string]bool{} // by address: whether it is for clients
-	if a := p.config.Metrics.Address; a != "" {
-		wanted[a] = false
-	}
-	for _, l := range p.config.Listeners {
-		wanted[l.Address] = true
-	}
 	var faults []error
-	for address, pop3 := range wanted {
+	for address, use := range wanted(p.config) {
 		if old := g.open[address]; old != nil {
-			if old.pop3 != pop3 {
+			if old.use != use {
 				faults = append(faults, fmt.Errorf("listen on %s: metrics and POP3 cannot change places on one address while popgate runs; restart it", address))
 			}
 			continue
 		}
-		ln, err := openSocket(ctx, address)
-		if err != nil {
-			faults = append(faults, err)
-			continue
+		open := openSocket
+		if use == forOperators {
+			open = admin.ListenSocket
 		}
-		p.opened = append(p.opened, &listening{Listener: ln, address: address, pop3: pop3})
+		ln, err := open(ctx, address)
+		switch {
+		case err == nil:
+			p.opened = append(p.opened, &listening{Listener: ln, address: address, use: use})
+		case use == forOperators && p.config.Admin.Socket == "" && !errors.Is(err, admin.ErrInUse):
+			// Nobody asked for it, and mail can be fetched without: a read-only container need not have a place for it.
+			g.log.Warn("no socket for popgate certs and its like: write admin.socket, a path that popgate may make", "error", err)
+		default:
+			faults = append(faults, err)
+		}
 	}
 	if len(faults) > 0 {
 		for _, l := range p.opened {
@@ -210,12 +238,9 @@ func (g *gateway) apply(ctx context.Context, p *prepared) {
 	problems(g.log, p.config.Warnings)
 	problems(g.log, hints(p.config))
 
-	kept := map[string]bool{p.config.Metrics.Address: true}
-	for _, l := range p.config.Listeners {
-		kept[l.Address] = true
-	}
+	kept := wanted(p.config)
 	for address, l := range g.open {
-		if !kept[address] {
+		if kept[address] == "" {
 			l.close()
 			delete(g.open, address)
 			g.log.Info("stopped listening", "address", address)
@@ -230,18 +255,25 @@ func (g *gateway) apply(ctx context.Context, p *prepared) {
 func (g *gateway) serve(ctx context.Context, l *listening) {
 	g.open[l.address] = l
 	serving, cancel := context.WithCancel(ctx)
-	l.close = cancel // ends the metrics' server; a listener for clients is closed instead, and its sessions go on
-	if l.pop3 {
+	l.close = cancel // ends a server of HTTP; a listener for clients is closed instead, and its sessions go on
+	address := l.Addr().String()
+	switch l.use {
+	case forClients:
 		l.close = func() { _ = l.Close() }
+	case forOperators:
+		address = l.address // it was made under another name
 	}
-	g.log.Info("listening", "address", l.Addr().String(), "for", l.purpose())
+	g.log.Info("listening", "address", address, "for", string(l.use))
 	g.serving.Go(func() {
 		defer cancel()
 		var err error
-		if l.pop3 {
+		switch l.use {
+		case forClients:
 			err = g.proxy.Serve(ctx, l.Listener, l.address)
-		} else {
+		case forMetrics:
 			err = admin.Serve(serving, l.Listener, admin.Handler(g.registry, g.ready), g.log)
+		case forOperators:
+			err = admin.Serve(serving, l.Listener, admin.SocketHandler(g.keeper), g.log)
 		}
 		if err != nil && !errors.Is(err, proxy.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			select {
@@ -250,13 +282,6 @@ func (g *gateway) serve(ctx context.Context, l *listening) {
 			}
 		}
 	})
-}
-
-func (l *listening) purpose() string {
-	if l.pop3 {
-		return "POP3 clients"
-	}
-	return "metrics and health"
 }
 
 // reload reads the configuration again. Where it cannot be used, the one in force stays.
@@ -382,6 +407,9 @@ func (g *gateway) ready() (ok bool, notes []string) {
 	}
 	if err := g.audit.Trouble(); err != nil {
 		notes = append(notes, "audit: records are not written: "+err.Error())
+	}
+	if err := g.keeper.Trouble(); err != nil {
+		notes = append(notes, "certificates: none is obtained or renewed: "+err.Error())
 	}
 	if v := g.view.Load(); v != nil {
 		for _, b := range v.Status() {

@@ -38,6 +38,13 @@ func TestMain(m *testing.M) {
 //	crowd HOST:PORT COUNT       open connections that stay and never speak
 //	pop3 NAME dial|tls|send|expect|flood|closed ARG...
 //	                            a client spoken word by word (scripttest_pop3_test.go)
+//	pebble                      start an ACME issuer, $ACME (scripttest_pebble_test.go)
+//	certificate [-ca CA] PREFIX NAME...
+//	                            make tls/PREFIXcert.pem and tls/PREFIXkey.pem for these names
+//	serial VAR HOST:PORT SERVERNAME [OTHER]
+//	                            set VAR to the serial number of the certificate shown, once it is not OTHER
+//	[!] findings testssl|sslscan FILE [KNOWN...]
+//	                            hold what a scanner has found against what is known
 //
 // and in tls/ a CA (ca.pem) with a certificate for mail.example.org,
 // pop.example.net and loopback (cert.pem, key.pem). Every account's password is
@@ -49,21 +56,25 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setupScript,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"needs":     cmdNeeds,
-			"expand":    cmdExpand,
-			"freeport":  cmdFreeport,
-			"mail":      cmdMail,
-			"crowd":     cmdCrowd,
-			"dovecot":   cmdDovecot,
-			"start":     cmdStart,
-			"signal":    cmdSignal,
-			"running":   cmdRunning,
-			"audit":     cmdAudit,
-			"await":     cmdAwait,
-			"waitfor":   cmdWaitfor,
-			"waitready": cmdWaitready,
-			"cmpmail":   cmdCmpmail,
-			"pop3":      cmdPOP3,
+			"needs":       cmdNeeds,
+			"expand":      cmdExpand,
+			"freeport":    cmdFreeport,
+			"mail":        cmdMail,
+			"crowd":       cmdCrowd,
+			"dovecot":     cmdDovecot,
+			"start":       cmdStart,
+			"signal":      cmdSignal,
+			"running":     cmdRunning,
+			"audit":       cmdAudit,
+			"await":       cmdAwait,
+			"waitfor":     cmdWaitfor,
+			"waitready":   cmdWaitready,
+			"cmpmail":     cmdCmpmail,
+			"pop3":        cmdPOP3,
+			"pebble":      cmdPebble,
+			"certificate": cmdCertificate,
+			"serial":      cmdSerial,
+			"findings":    cmdFindings,
 		},
 	})
 }
@@ -85,5 +96,7 @@ func setupScript(env *testscript.Env) error {
 		}
 		env.Setenv(name, dir)
 	}
-	return writeCertificates(filepath.Join(env.WorkDir, "tls"))
+	var err error
+	s.ca, err = writeCertificates(filepath.Join(env.WorkDir, "tls"))
+	return err
 }

@@ -13,64 +13,103 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// writeCertificates makes a CA and one certificate of it, for this script alone.
-func writeCertificates(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	ca := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: "test CA"},
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
-	}
-	caKey, err := writeCertificate(dir, "ca", ca, ca, nil)
-	if err != nil {
-		return err
-	}
-	leaf := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "mail.example.org"},
-		DNSNames:    []string{"mail.example.org", "pop.example.net", "localhost"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2), net.IPv6loopback},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	_, err = writeCertificate(dir, "", leaf, ca, caKey)
-	return err
+// An authority is a CA for one script alone.
+type authority struct {
+	cert *x509.Certificate
+	key  crypto.Signer
 }
 
-// writeCertificate writes NAME.pem for the CA, or cert.pem and key.pem without a name. A nil signer means self-signed.
-func writeCertificate(dir, name string, template, parent *x509.Certificate, signer crypto.Signer) (crypto.Signer, error) {
+// writeCertificates makes a CA and one certificate of it.
+func writeCertificates(dir string) (*authority, error) {
+	ca, err := newAuthority(dir, "ca")
+	if err != nil {
+		return nil, err
+	}
+	return ca, ca.issue(dir, "", "mail.example.org", "pop.example.net", "localhost")
+}
+
+// newAuthority makes a CA and writes its certificate to NAME.pem.
+func newAuthority(dir, name string) (*authority, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	if signer == nil {
-		signer = key
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore = time.Now().Add(-time.Hour)
-	template.NotAfter = time.Now().Add(24 * time.Hour)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	ca := &authority{key: key, cert: &x509.Certificate{
+		Subject:               pkix.Name{CommonName: "test " + name},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}}
+	der, err := ca.sign(ca.cert, key)
 	if err != nil {
 		return nil, err
+	}
+	return ca, writePEM(filepath.Join(dir, name+".pem"), "CERTIFICATE", der)
+}
+
+// issue writes a certificate for names and loopback, for servers and clients, with its key into PREFIXcert.pem and PREFIXkey.pem.
+// It has what a public CA's has, so that a scanner finds nothing wrong with it.
+func (ca *authority) issue(dir, prefix string, names ...string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := ca.sign(&x509.Certificate{
+		Subject:               pkix.Name{CommonName: names[0]},
+		DNSNames:              names,
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2), net.IPv6loopback},
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		CRLDistributionPoints: []string{"http://crl.example.org/ca.crl"},
+	}, key)
+	if err != nil {
+		return err
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
+		return err
+	}
+	// The key first: between the two, they do not fit each other, and nothing may be taken.
+	if err := writePEM(filepath.Join(dir, prefix+"key.pem"), "PRIVATE KEY", keyDER); err != nil {
+		return err
+	}
+	return writePEM(filepath.Join(dir, prefix+"cert.pem"), "CERTIFICATE", der)
+}
+
+func (ca *authority) sign(template *x509.Certificate, key crypto.Signer) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
 		return nil, err
 	}
-	files := map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: der}}
-	if name == "" {
-		files = map[string]*pem.Block{
-			"cert.pem": {Type: "CERTIFICATE", Bytes: der},
-			"key.pem":  {Type: "PRIVATE KEY", Bytes: keyDER},
-		}
+	template.SerialNumber = serial
+	template.NotBefore = time.Now().Add(-time.Hour)
+	template.NotAfter = time.Now().Add(89 * 24 * time.Hour)
+	return x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+}
+
+func writePEM(file, kind string, der []byte) error {
+	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+}
+
+// cmdCertificate makes one more certificate of the script's CA, or of a new one, whose certificate goes to tls/CA.pem.
+func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: certificate [-ca CA] PREFIX NAME...")
 	}
-	for file, block := range files {
-		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
-			return nil, err
-		}
+	s, dir := stageOf(ts), ts.MkAbs("tls")
+	ca := s.ca
+	if args[0] == "-ca" && len(args) > 3 {
+		var err error
+		ca, err = newAuthority(dir, args[1])
+		ts.Check(err)
+		args = args[2:]
 	}
-	return key, nil
+	ts.Check(ca.issue(dir, args[0], args[1:]...))
 }

@@ -41,10 +41,16 @@ func examples() []*Event {
 	closed := login
 	closed.Name, closed.Reason, closed.Mechanism = SessionClosed, ClientQuit, ""
 	closed.End = &End{Retr: 3, Dele: 3, Quit: true, BytesIn: 98, BytesOut: 48213, DurationMS: 412}
+	issued := Certificate{
+		Name: "mail.example.org", Issuer: "acme-v02.api.letsencrypt.org", Serial: "4c9f0a1be7", NotAfter: at.Add(90 * 24 * time.Hour).Truncate(time.Second),
+	}
+	failed := Certificate{Name: "pop.example.org", Issuer: "acme-v02.api.letsencrypt.org", Problem: "connection refused"}
 	return []*Event{
 		&login, &refused, &opened, &closed,
 		{Name: ConnectionsRefused, Time: at, Reason: TooManySessions, Network: netip.MustParsePrefix("2001:db8:0:7::/64"), Count: 4211},
 		{Name: ConfigReloaded, Time: at}, {Name: GatewayStarted, Time: at}, {Name: GatewayStopped, Time: at},
+		{Name: CertificateIssued, Time: at, Certificate: &issued}, {Name: CertificateFailed, Time: at, Certificate: &failed},
+		{Name: CertificateRevoked, Time: at, Certificate: &issued},
 	}
 }
 
@@ -179,7 +185,7 @@ func fields(t *testing.T) string {
 				t.Errorf("%s.%s: got no comment, want its meaning", name, field.Names[0])
 			}
 			fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", prefix, key, jsonType(typ), meaning)
-			if typ == "TLS" {
+			if typ == "TLS" || typ == "Certificate" {
 				walk(typ, key+".")
 			}
 		}
@@ -194,7 +200,7 @@ func jsonType(goType string) string {
 		return "number"
 	case "bool":
 		return "boolean"
-	case "TLS":
+	case "TLS", "Certificate":
 		return "object"
 	}
 	return "string"

@@ -32,6 +32,9 @@ const (
 	ConfigReloaded     Name = "config.reloaded"     // A new configuration is in force.
 	GatewayStarted     Name = "gateway.started"     // The gateway takes connections.
 	GatewayStopped     Name = "gateway.stopped"     // The gateway has ended its sessions and stops.
+	CertificateIssued  Name = "certificate.issued"  // A certificate was obtained, for the first time or in the place of an older one.
+	CertificateFailed  Name = "certificate.failed"  // An issuer did not give a certificate; the next one is asked, or the same one later.
+	CertificateRevoked Name = "certificate.revoked" // An issuer has revoked a certificate in use; another one is ordered at once.
 )
 
 // An Event is one thing that happened. Name must be set; of the other fields, those that are known.
@@ -65,6 +68,8 @@ type Event struct {
 	Network netip.Prefix `json:"network,omitzero"`
 	// How many connections were refused.
 	Count int64 `json:"count,omitempty"`
+	// The certificate that the event is about.
+	Certificate *Certificate `json:"certificate,omitempty"`
 	// End is what a session came to: it belongs to SessionClosed, where all of it is written, zeros too.
 	*End
 }
@@ -87,6 +92,20 @@ type End struct {
 	DurationMS int64 `json:"duration_ms"`
 }
 
+// Certificate is what a record says of a certificate that popgate obtains.
+type Certificate struct {
+	// The name it is for.
+	Name string `json:"name"`
+	// Who issues it: the host of its ACME server.
+	Issuer string `json:"issuer"`
+	// Its serial number, in hexadecimal.
+	Serial string `json:"serial,omitempty"`
+	// When it expires.
+	NotAfter time.Time `json:"not_after,omitzero"`
+	// Why there is none, in at most 256 bytes.
+	Problem string `json:"problem,omitempty"`
+}
+
 // TLS is what a record says of the client's TLS connection.
 type TLS struct {
 	// The TLS version.
@@ -99,6 +118,8 @@ type TLS struct {
 	ServerName string `json:"server_name,omitempty"`
 	// Whether the handshake took up an earlier session.
 	Resumed bool `json:"resumed"`
+	// The subject of the certificate that the client showed, where it was asked for one.
+	Subject string `json:"subject,omitempty"`
 }
 
 // TLSOf is t as records show it; nil for nil. A session needs to make it only once.
@@ -108,7 +129,7 @@ func TLSOf(t *auth.TLS) *TLS {
 	}
 	return &TLS{
 		Version: clip(t.Version), Cipher: clip(t.Cipher), Group: clip(t.Group),
-		ServerName: clip(t.ServerName), Resumed: t.Resumed,
+		ServerName: clip(t.ServerName), Resumed: t.Resumed, Subject: clip(t.Subject),
 	}
 }
 
@@ -134,6 +155,11 @@ func (e *entry) encode(node string, ev *Event) error {
 	e.name = ev.Name
 	e.line = line{Version: version, Time: at.UTC().Format(timeFormat), Name: ev.Name, Node: node, Event: *ev}
 	e.line.User = clip(ev.User)
+	if c := ev.Certificate; c != nil {
+		clipped := *c
+		clipped.Problem = clip(c.Problem)
+		e.line.Certificate = &clipped
+	}
 	e.text.Reset()
 	err := e.json.Encode(&e.line)
 	e.line = line{} // an entry is kept for the next record: it must not keep this one alive

@@ -25,11 +25,11 @@ func ParseRate(s string) (Rate, error) {
 	}
 	number, unit, ok := strings.Cut(s, "/")
 	if !ok {
-		return Rate{}, fmt.Errorf("%q does not say for how long: write a number, a slash and s, m or h, such as 60/m", s)
+		return Rate{}, fmt.Errorf("%q does not say for how long: write a number, a slash and s, m, h or d, such as 60/m", s)
 	}
 	per, ok := perUnit(strings.TrimSpace(unit))
 	if !ok {
-		return Rate{}, fmt.Errorf("%q has the unknown unit %q: write s, m or h behind the slash, such as 60/m", s, unit)
+		return Rate{}, fmt.Errorf("%q has the unknown unit %q: write s, m, h or d behind the slash, such as 60/m", s, unit)
 	}
 	count, err := strconv.Atoi(strings.TrimSpace(number))
 	if err != nil || count < 0 || count > maxCount {
@@ -49,6 +49,8 @@ func perUnit(unit string) (time.Duration, bool) {
 		return time.Minute, true
 	case "h":
 		return time.Hour, true
+	case "d":
+		return 24 * time.Hour, true
 	}
 	return 0, false
 }
@@ -70,6 +72,8 @@ func (r Rate) String() string {
 		return count + "/m"
 	case time.Hour:
 		return count + "/h"
+	case 24 * time.Hour:
+		return count + "/d"
 	}
 	return count + "/" + r.Per.String()
 }

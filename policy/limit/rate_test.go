@@ -20,6 +20,7 @@ func TestParseRate(t *testing.T) {
 		{"0/m", limit.Rate{}},
 		{"60/m", limit.Rate{Count: 60, Per: time.Minute}},
 		{"5/s", limit.Rate{Count: 5, Per: time.Second}},
+		{"5/d", limit.Rate{Count: 5, Per: 24 * time.Hour}},
 		{" 1000 / h ", limit.Rate{Count: 1000, Per: time.Hour}},
 	}
 	for _, tt := range tests {
@@ -41,7 +42,7 @@ func TestParseRate(t *testing.T) {
 func TestParseRateFaults(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"60", "such as 60/m"},
-		{"60/d", `unknown unit "d"`},
+		{"60/w", `unknown unit "w"`},
 		{"60/", `unknown unit ""`},
 		{"/m", "whole number"},
 		{"-1/m", "whole number"},

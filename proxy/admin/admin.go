@@ -1,5 +1,6 @@
 // Package admin is what operators and their tools ask popgate over HTTP. What is served on the metrics address is
-// read-only and names no user: /metrics, /healthz and /readyz.
+// read-only and names no user: /metrics, /healthz and /readyz. What lists or changes anything is served on a Unix socket
+// alone, whose file says who may ask; Client asks there. Each resource has a file of its own.
 package admin
 
 import (
@@ -65,7 +66,7 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics on %s: %w", ln.Addr(), err)
+		return fmt.Errorf("serve HTTP on %s: %w", ln.Addr(), err)
 	}
 	return nil
 }

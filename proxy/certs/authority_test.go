@@ -31,7 +31,7 @@ func trusting(t *testing.T, v *View, name string) *tls.Config {
 // prepareLocal makes a view of the local CA for names and puts it in force.
 func prepareLocal(t *testing.T, k *Keeper, names ...string) *View {
 	t.Helper()
-	v, err := k.Prepare(DefaultConfig(), names, []Listener{{Name: "pop3s", DefaultName: "Mail.example.org"}})
+	v, err := k.Prepare(DefaultConfig(), names, []Listener{{Name: "pop3s", DefaultName: "Mail.example.org"}}, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestStateDirProblems(t *testing.T) {
 		{"a server's pair", spoil(spoil(kept("d"), caFile, certPEM), caKeyFile, keyPEM), []string{"no CA certificate", "remove"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := New(tt.dir, nil, nil).Prepare(DefaultConfig(), nil, []Listener{{Name: "pop3s"}})
+			_, err := New(tt.dir, nil, nil).Prepare(DefaultConfig(), nil, []Listener{{Name: "pop3s"}}, Deps{})
 			problems := Problems(err)
 			if len(problems) != 1 || problems[0].Key != "state_dir" {
 				t.Fatalf("got %v, want one problem with state_dir", err)

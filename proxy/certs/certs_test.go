@@ -23,14 +23,14 @@ import (
 	"time"
 )
 
-// issuer is the CA of the tests' certificate files; roots trusts it.
-type issuer struct {
+// testCA is the CA of the tests' certificate files; roots trusts it.
+type testCA struct {
 	cert  *x509.Certificate
 	key   crypto.Signer
 	roots *x509.CertPool
 }
 
-var testIssuer = sync.OnceValue(func() *issuer {
+var testIssuer = sync.OnceValue(func() *testCA {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	ca := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "test CA"}, NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -39,7 +39,7 @@ var testIssuer = sync.OnceValue(func() *issuer {
 	ca = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key))))
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
-	return &issuer{cert: ca, key: key, roots: roots}
+	return &testCA{cert: ca, key: key, roots: roots}
 })
 
 var testRSA = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
@@ -107,7 +107,7 @@ func prepare(t testing.TB, k *Keeper, c Config, ls ...Listener) *View {
 	if len(ls) == 0 {
 		ls = []Listener{{Name: "pop3s"}}
 	}
-	v, err := k.Prepare(c, nil, ls)
+	v, err := k.Prepare(c, nil, ls, Deps{})
 	if err != nil {
 		t.Fatalf("Prepare: %v", err)
 	}
@@ -229,4 +229,9 @@ func run(t *testing.T, k *Keeper) {
 			t.Errorf("Run ended with %v", err)
 		}
 	})
+}
+
+// testCAPEM is the test CA's certificate.
+func testCAPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: testIssuer().cert.Raw})
 }

@@ -14,6 +14,10 @@ type Config struct {
 	// a renewed certificate is used once it and its key fit each other. Without any, a local CA in state_dir issues
 	// certificates for the configured names, which mail clients do not trust by themselves.
 	Certificates []Files `yaml:"certificates"`
+	// Certificates that popgate obtains and renews by itself. A name that `certificates` covers too is served from there.
+	ACME ACME `yaml:"acme"`
+	// Certificates that clients show. The subject of one goes to the audit.
+	ClientCA ClientCA `yaml:"client_ca"`
 }
 
 // Files is one certificate and its private key, both in PEM. They may be the same file.
@@ -25,13 +29,15 @@ type Files struct {
 }
 
 // DefaultConfig is what holds where the file says nothing: TLS 1.2 and newer, and the local CA.
-func DefaultConfig() Config { return Config{MinVersion: "1.2"} }
+func DefaultConfig() Config { return Config{MinVersion: "1.2", ACME: defaultACME()} }
 
 // Validate reports what is wrong with c by itself, without opening any file; Check does that.
 func (c Config) Validate(fault func(key, problem string)) {
 	if c.MinVersion != "1.2" && c.MinVersion != "1.3" {
 		fault("min_version", fmt.Sprintf(`%q is no TLS version that popgate offers: write "1.2" or "1.3"`, c.MinVersion))
 	}
+	c.ACME.validate(func(key, problem string) { fault("acme."+key, problem) })
+	c.ClientCA.validate(func(key, problem string) { fault("client_ca."+key, problem) })
 	seen := make(map[Files]int)
 	for i, f := range c.Certificates {
 		at := fmt.Sprintf("certificates[%d]", i)

@@ -54,7 +54,7 @@ func TestProblems(t *testing.T) {
 			[]string{"turned", good.Key, "place 2", "first"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			view, err := New(dir, nil, nil).Prepare(withFiles(other, tt.files), nil, []Listener{{Name: "pop3s"}})
+			view, err := New(dir, nil, nil).Prepare(withFiles(other, tt.files), nil, []Listener{{Name: "pop3s"}}, Deps{})
 			problems := Problems(err)
 			if view != nil || len(problems) != 1 {
 				t.Fatalf("got a view %v, error %v; want one problem", view != nil, err)
@@ -109,15 +109,20 @@ func TestOneFileForBoth(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	mail := Files{Cert: "mail.crt", Key: "mail.key"}
+	version := func(v string, files ...Files) Config {
+		c := withFiles(files...)
+		c.MinVersion = v
+		return c
+	}
 	for _, tt := range []struct {
 		name   string
 		config Config
 		want   string
 	}{
 		{"default", DefaultConfig(), ""},
-		{"newest only", Config{MinVersion: "1.3", Certificates: []Files{mail}}, ""},
-		{"old", Config{MinVersion: "1.0"}, "min_version"},
-		{"empty", Config{}, "min_version"},
+		{"newest only", version("1.3", mail), ""},
+		{"old", version("1.0"), "min_version"},
+		{"empty", version(""), "min_version"},
 		{"holes", withFiles(Files{}, Files{Cert: "a"}, Files{Key: "b"}), "certificates[0] certificates[1].key certificates[2].cert"},
 		{"twice", withFiles(mail, Files{Cert: "mail.crt", Key: "b"}, mail), "certificates[2]"},
 	} {

@@ -1,11 +1,14 @@
 package certs
 
 import (
+	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -19,8 +22,12 @@ type Keeper struct {
 
 	view atomic.Pointer[View] // nil before the first Use
 
-	mu      sync.Mutex          // guards tickets, and what the local CA has issued for the view in force
-	tickets map[string]*tickets // by listener
+	acme *manager
+	reg  prometheus.Registerer
+
+	mu      sync.Mutex          // guards what follows, and what the local CA has issued for the view in force
+	tickets map[string]*tickets // by listener and what it asks of clients' certificates
+	cache   *certmagic.Cache    // see emptyCache; nil as long as nobody needed it
 }
 
 // New makes a Keeper whose local CA, should one be needed, lives in stateDir. A nil log discards, a nil reg registers
@@ -29,8 +36,9 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	k := &Keeper{stateDir: stateDir, log: log, every: pollEvery}
+	k := &Keeper{stateDir: stateDir, log: log, every: pollEvery, reg: reg}
 	k.metrics = newMetrics(reg, k)
+	k.acme = newManager(log, k.metrics.orders)
 	return k
 }
 
@@ -38,22 +46,37 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 // CA (making it in the state directory the first time) and issues for names and the listeners' default names, or,
 // where there are neither, for this host's name and localhost. What runs is not touched until Use. The error joins
 // a *Problem for each fault.
-func (k *Keeper) Prepare(c Config, names []string, ls []Listener) (*View, error) {
-	v := &View{listeners: ls}
-	var err error
-	if len(c.Certificates) > 0 {
-		v.pairs, err = loadPairs(c.Certificates)
-	} else {
-		v.local, err = k.prepareLocal(names, ls)
-	}
+func (k *Keeper) Prepare(c Config, names []string, ls []Listener, deps Deps) (*View, error) {
+	v := &View{listeners: ls, keeper: k}
+	err := errors.Join(k.prepareCerts(v, c, names, deps), v.prepareClients(c.ClientCA))
 	if err != nil {
 		return nil, err
 	}
 	v.rebuild()
 	// New ticket keys stay with the view until Use, so that a view nobody uses leaves nothing behind.
-	v.tickets = k.ticketsFor(ls)
+	v.tickets = k.ticketsFor(v.ticketSets())
 	v.configure(c.minVersion())
 	return v, nil
+}
+
+// prepareCerts opens where v's certificates come from.
+func (k *Keeper) prepareCerts(v *View, c Config, names []string, deps Deps) (err error) {
+	var problems []error
+	if len(c.Certificates) > 0 {
+		v.pairs, err = loadPairs(c.Certificates)
+		problems = append(problems, err)
+	}
+	if c.ACME.on() {
+		if v.acme, err = k.prepareACME(c, deps); err == nil {
+			names = slices.Concat(names, v.acme.ordered)
+		}
+		problems = append(problems, err)
+	}
+	if len(c.Certificates) == 0 && !c.ACME.on() || c.ACME.on() && c.ACME.Missing == missingLocalCA {
+		v.local, err = k.prepareLocal(names, v.listeners)
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
 }
 
 func (k *Keeper) prepareLocal(names []string, ls []Listener) (*local, error) {
@@ -79,14 +102,14 @@ func (k *Keeper) prepareLocal(names []string, ls []Listener) (*local, error) {
 	return l, nil
 }
 
-// ticketsFor gives each listener the ticket keys it has, or new ones.
-func (k *Keeper) ticketsFor(ls []Listener) map[string]*tickets {
+// ticketsFor gives each set the ticket keys it has, or new ones.
+func (k *Keeper) ticketsFor(sets []string) map[string]*tickets {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := make(map[string]*tickets, len(ls))
-	for _, l := range ls {
-		if all[l.Name] = k.tickets[l.Name]; all[l.Name] == nil {
-			all[l.Name] = newTickets()
+	all := make(map[string]*tickets, len(sets))
+	for _, set := range sets {
+		if all[set] = k.tickets[set]; all[set] == nil {
+			all[set] = newTickets()
 		}
 	}
 	return all
@@ -99,7 +122,24 @@ func (k *Keeper) Use(v *View) {
 	k.view.Store(v)
 	k.tickets = v.tickets
 	k.mu.Unlock()
+	k.measure(v)
+	k.acme.use(v.acme)
 	k.announce(v)
+}
+
+// measure has the metrics show v's storage.
+func (k *Keeper) measure(v *View) {
+	if k.reg == nil {
+		return
+	}
+	old := k.acme.view.Load()
+	if old != nil && (v.acme == nil || old.depot != v.acme.depot) {
+		k.reg.Unregister(old.depot.store)
+	}
+	if v.acme != nil && (old == nil || old.depot != v.acme.depot) {
+		// It cannot be there already: the one before has gone.
+		_ = k.reg.Register(v.acme.depot.store)
+	}
 }
 
 func (k *Keeper) rotateTickets() {
@@ -113,7 +153,7 @@ func (k *Keeper) rotateTickets() {
 // announce says what an operator should know of a view that comes into force.
 func (k *Keeper) announce(v *View) {
 	t := v.table.Load()
-	if v.local != nil {
+	if v.onlyLocal() {
 		names := t.infos[0].Names
 		k.log.Warn("no certificates configured: a local CA issues them, and mail clients will not trust it by themselves; "+
 			"for certificates that every client trusts list yours under tls.certificates, or import the CA file into the clients",
@@ -121,7 +161,7 @@ func (k *Keeper) announce(v *View) {
 	}
 	k.warnInfos(v)
 	for _, l := range v.listeners {
-		if name, _ := normal(l.DefaultName); l.DefaultName != "" && t.find(name) == nil {
+		if name, _ := normal(l.DefaultName); l.DefaultName != "" && t.find(name) == nil && !v.acme.covers(name) {
 			k.log.Warn("no certificate covers the listener's default_name: clients that name no server get the first certificate listed",
 				"listener", l.Name, "default_name", l.DefaultName)
 		}
@@ -130,7 +170,7 @@ func (k *Keeper) announce(v *View) {
 
 // warnInfos is repeated while popgate runs: a renewal that stopped working is noticed by nothing else in time.
 func (k *Keeper) warnInfos(v *View) {
-	if v == nil || v.local != nil {
+	if v == nil || v.onlyLocal() {
 		return
 	}
 	for _, info := range v.table.Load().infos {
@@ -144,9 +184,8 @@ func (k *Keeper) warnInfo(info Info) {
 	case left < 0:
 		k.log.Warn("certificate has expired, clients will refuse it: renew it, the new file is taken by itself",
 			"cert", info.File, "not_after", info.NotAfter)
-	// Renewals come with a third of the life left; half of that late is a fault, for certificates of six days too.
-	case left < info.NotAfter.Sub(info.NotBefore)/6:
-		k.log.Warn("certificate expires soon and was not renewed: see what should renew it",
+	case overdue(info.NotBefore, info.NotAfter, now):
+		k.log.Warn("certificate has used up two thirds of its life and was not renewed: see what should renew it",
 			"cert", info.File, "not_after", info.NotAfter)
 	case now.Before(info.NotBefore):
 		k.log.Warn("certificate is not valid yet: see that this host's clock is right", "cert", info.File, "not_before", info.NotBefore)
@@ -154,6 +193,11 @@ func (k *Keeper) warnInfo(info Info) {
 	if len(info.Names) == 0 {
 		k.log.Warn("certificate names no server: clients will refuse it", "cert", info.File)
 	}
+}
+
+// overdue says that two thirds of a life are over, and a little more for who renews just then.
+func overdue(from, to, now time.Time) bool {
+	return now.After(renewAt(from, to).Add(to.Sub(from) / 50))
 }
 
 // first keeps a log line short where a certificate has many names.

@@ -26,7 +26,7 @@ func TestUseWarns(t *testing.T) {
 		Listener{Name: "pop3s", DefaultName: "good.example.org"}, Listener{Name: "odd", DefaultName: "mail.example.org"})
 
 	got := texts(log.take())
-	want := []string{"expired", "gone.crt", "expires soon", "late.crt", "not valid yet", "early.crt", "default_name", "odd"}
+	want := []string{"expired", "gone.crt", "two thirds", "late.crt", "not valid yet", "early.crt", "default_name", "odd"}
 	if len(got) != len(want)/2 {
 		t.Fatalf("got %d warnings: %s", len(got), strings.Join(got, "\n"))
 	}
@@ -44,10 +44,10 @@ func TestPrepareChangesNothing(t *testing.T) {
 	running := prepare(t, k, c).TLS("pop3s")
 	here := resumer(0)
 	resumes(t, running, here)
-	if _, err := k.Prepare(withFiles(Files{"/no/cert", "/no/key"}), nil, []Listener{{Name: "pop3s"}}); err == nil {
+	if _, err := k.Prepare(withFiles(Files{"/no/cert", "/no/key"}), nil, []Listener{{Name: "pop3s"}}, Deps{}); err == nil {
 		t.Fatal("no error for missing files")
 	}
-	if _, err := k.Prepare(c, nil, []Listener{{Name: "another"}}); err != nil {
+	if _, err := k.Prepare(c, nil, []Listener{{Name: "another"}}, Deps{}); err != nil {
 		t.Fatal(err)
 	}
 	if !resumes(t, running, here) || len(k.tickets) != 1 {
@@ -61,7 +61,7 @@ func TestMetrics(t *testing.T) {
 	k := New(dir, nil, reg)
 	count := func(want string) {
 		t.Helper()
-		if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "popgate_certificate_reloads_total", "popgate_certificate_expiry_timestamp_seconds"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -103,7 +103,7 @@ popgate_certificate_expiry_timestamp_seconds{name="mail.example.org"} 3.95e+09
 		sources[i] = source{cert: &tls.Certificate{Leaf: leaf}}
 	}
 	k.view.Load().table.Store(newTable(sources))
-	if got := testutil.CollectAndCount(k.metrics); got != maxSeries {
+	if got := testutil.CollectAndCount(k.metrics, "popgate_certificate_expiry_timestamp_seconds"); got != maxSeries {
 		t.Errorf("got %d series, want at most %d", got, maxSeries)
 	}
 }

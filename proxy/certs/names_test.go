@@ -49,7 +49,7 @@ func TestValidNamesCanBeIssued(t *testing.T) {
 		listener.Name, listener.Address, listener.DefaultName = "pop3s", ":995", name
 		valid := map[string]bool{"default_name": true, "server_names": true}
 		listener.Validate(func(key, _ string) { valid[key] = false })
-		_, err := k.Prepare(DefaultConfig(), nil, []Listener{{Name: "pop3s", DefaultName: name}})
+		_, err := k.Prepare(DefaultConfig(), nil, []Listener{{Name: "pop3s", DefaultName: name}}, Deps{})
 		if valid["default_name"] != want || (err == nil) != want {
 			t.Errorf("default_name %q: valid: %v, Prepare: %v, want %v", name, valid["default_name"], err, want)
 		}
@@ -59,7 +59,7 @@ func TestValidNamesCanBeIssued(t *testing.T) {
 		r := route.DefaultConfig()
 		r.Backend, r.ServerNames = "old", []string{name}
 		r.Validate(func(key, _ string) { valid[strings.TrimSuffix(key, "[0]")] = false })
-		_, err = k.Prepare(DefaultConfig(), []string{name}, []Listener{{Name: "pop3s"}})
+		_, err = k.Prepare(DefaultConfig(), []string{name}, []Listener{{Name: "pop3s"}}, Deps{})
 		if valid["server_names"] != want || (err == nil) != want {
 			t.Errorf("server_names %q: valid: %v, Prepare: %v, want %v", name, valid["server_names"], err, want)
 		}

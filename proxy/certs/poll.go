@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -10,9 +11,14 @@ import (
 // beside them, and see nothing on network file systems; a look at 10,000 pairs takes some 40 ms (BenchmarkPoll).
 const pollEvery = 5 * time.Second
 
-// Run takes up what changes in the files of the view in force, within seconds, renews what the local CA issued and changes
-// the ticket keys every 24 hours. It ends with ctx, without an error. It must run once beside the listeners.
+// Run takes up what changes in the files of the view in force, within seconds, obtains and renews certificates, renews what the local CA
+// issued and changes the ticket keys every 24 hours. It ends with ctx, without an error. It must run once beside the listeners.
 func (k *Keeper) Run(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer k.dropCache()
+	defer work.Wait()
+	work.Go(func() { k.acme.run(ctx) })
+	work.Go(func() { k.shareTickets(ctx) })
 	files := time.NewTicker(k.every)
 	defer files.Stop()
 	daily := time.NewTicker(ticketLife)
@@ -27,6 +33,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			k.rotateTickets()
 			k.renewLocal()
 			k.warnInfos(k.view.Load())
+			k.acme.warn()
 		}
 	}
 }

@@ -261,7 +261,7 @@ func TestDailyWarnings(t *testing.T) {
 		for _, tt := range []struct {
 			days, lines int
 			want        string
-		}{{74, 0, ""}, {16, 16, "certificate expires soon"}, {11, 11, "certificate has expired"}} {
+		}{{61, 0, ""}, {29, 29, "certificate has used up two thirds"}, {11, 11, "certificate has expired"}} {
 			<-time.After(time.Duration(tt.days) * 24 * time.Hour)
 			synctest.Wait()
 			recs := log.take()

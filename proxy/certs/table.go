@@ -32,11 +32,12 @@ type table struct {
 	wild     map[string][]*tls.Certificate // "example.org" for "*.example.org"
 	fallback []*tls.Certificate            // the first listed, and those that stand beside it for its name
 	infos    []Info
+	sources  []source // each to the info at its place
 }
 
 // newTable keeps the order of the sources within each name.
 func newTable(sources []source) *table {
-	t := &table{exact: make(map[string][]*tls.Certificate), wild: make(map[string][]*tls.Certificate)}
+	t := &table{exact: make(map[string][]*tls.Certificate), wild: make(map[string][]*tls.Certificate), sources: sources}
 	for _, s := range sources {
 		info := s.info()
 		t.infos = append(t.infos, info)
@@ -89,6 +90,14 @@ func (t *table) choose(hello *tls.ClientHelloInfo, defaultName string) *tls.Cert
 	}
 	if certs == nil {
 		certs = t.fallback
+	}
+	return suited(hello, certs)
+}
+
+// suited is the first of certs, all good for the name, that the client can use; nil of none.
+func suited(hello *tls.ClientHelloInfo, certs []*tls.Certificate) *tls.Certificate {
+	if len(certs) == 0 {
+		return nil
 	}
 	if len(certs) == 1 {
 		return certs[0]

@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,7 +21,10 @@ type tickets struct {
 	sealer tls.Config // holds the keys, serves no connection
 
 	mu   sync.Mutex
-	keys [][32]byte // the newest first
+	keys [][32]byte // its own, the newest first
+	// The keys that all gateways of a shared storage have, the one that seals first; nil where none are shared.
+	shared [][32]byte
+	stale  bool // shared should have been replaced long ago
 }
 
 func newTickets() *tickets {
@@ -37,7 +41,27 @@ func (t *tickets) rotate() {
 	defer t.mu.Unlock()
 	keys := append([][32]byte{key}, t.keys...)
 	t.keys = keys[:min(len(keys), ticketKeysKept)]
-	t.sealer.SetSessionTicketKeys(t.keys)
+	t.set()
+}
+
+// share has the tickets sealed with keys that other gateways have too, unless these are stale. What was sealed otherwise stays good.
+func (t *tickets) share(keys [][32]byte, stale bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Equal(keys, t.shared) && stale == t.stale {
+		return
+	}
+	t.shared, t.stale = keys, stale
+	t.set()
+}
+
+// set puts the keys in force. The lock is held.
+func (t *tickets) set() {
+	first, then := t.shared, t.keys
+	if t.stale {
+		first, then = then, first
+	}
+	t.sealer.SetSessionTicketKeys(slices.Concat(first, then))
 }
 
 func (t *tickets) seal(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {

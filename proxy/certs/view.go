@@ -13,6 +13,9 @@ type Listener struct {
 	Name        string // the key of its config and of its ticket keys
 	DefaultName string // whose certificate clients get that name none or an unknown one; "" is the first listed
 	LenientALPN bool   // clients that offer only other protocols are served, without ALPN
+	// AlertUnknown ends the handshakes of clients that ask for a name of no certificate, with the unrecognized_name
+	// alert; otherwise they get what clients get that name none.
+	AlertUnknown bool
 
 	// OnHello, where set, is called first for each complete ClientHello, on the connection's
 	// goroutine; it may wait, and its error ends the handshake.
@@ -22,12 +25,19 @@ type Listener struct {
 // View is what one configuration makes of the certificates. Its configs stay usable for ever and may be used at once.
 type View struct {
 	listeners []Listener
+	keeper    *Keeper
+	acme      *acmeView // nil without tls.acme
+	clients   *clients  // nil without tls.client_ca
 	configs   map[string]*tls.Config
 	tickets   map[string]*tickets
-	pairs     []*pair // empty where local is set
-	local     *local
-	table     atomic.Pointer[table]
+	pairs     []*pair
+	local     *local                // nil where it is not needed
+	table     atomic.Pointer[table] // of the files; where there is nothing but the local CA, of what that issued
+	spare     atomic.Pointer[table] // what the local CA issued for names whose certificate is still to come; may be nil
 }
+
+// onlyLocal says that there are no certificates but those of the local CA.
+func (v *View) onlyLocal() bool { return v.local != nil && v.acme == nil }
 
 // TLS gives the config of a listener, nil for one that Prepare was not told of. It belongs to the view: read it, pass it
 // to tls.Server, change nothing. Its certificates and ticket keys renew themselves.
@@ -43,8 +53,14 @@ func (v *View) rebuild() {
 		sources = append(sources, p.source())
 	}
 	if v.local != nil {
+		var issued []source
 		for _, c := range v.local.certs {
-			sources = append(sources, source{cert: c, file: v.local.ca.file})
+			issued = append(issued, source{cert: c, file: v.local.ca.file})
+		}
+		if v.onlyLocal() {
+			sources = issued
+		} else {
+			v.spare.Store(newTable(issued))
 		}
 	}
 	v.table.Store(newTable(sources))
@@ -53,49 +69,78 @@ func (v *View) rebuild() {
 func (v *View) configure(minVersion uint16) {
 	v.configs = make(map[string]*tls.Config, len(v.listeners))
 	for _, l := range v.listeners {
-		v.configs[l.Name] = v.config(l, minVersion, v.tickets[l.Name])
+		v.configs[l.Name] = v.config(l, minVersion)
 	}
 }
 
-// config leaves curves and cipher suites to crypto/tls, whose defaults are the safe ones and put X25519MLKEM768 first.
-func (v *View) config(l Listener, minVersion uint16, t *tickets) *tls.Config {
+// config makes a listener's config. Clients that the listener treats in another way than most get another one from it.
+func (v *View) config(l Listener, minVersion uint16) *tls.Config {
+	open := v.base(l, minVersion, v.tickets[l.Name])
+	guarded := v.guarded(l, minVersion)
+	if guarded != nil && len(v.clients.names) == 0 {
+		open = guarded
+	}
+	k := kinds{open: open, guarded: guarded, clients: v.clients, onHello: l.OnHello}
+	if l.LenientALPN {
+		k.openLenient, k.guardedLenient = lenient(open), lenient(guarded)
+	}
+	if guarded != nil && guarded != open || l.LenientALPN || l.OnHello != nil {
+		open.GetConfigForClient = k.choose
+	}
+	return open
+}
+
+// base leaves curves and cipher suites to crypto/tls, whose defaults are the safe ones and put X25519MLKEM768 first.
+func (v *View) base(l Listener, minVersion uint16, t *tickets) *tls.Config {
 	// A default name that is none finds nothing in the table; Use has warned of it.
 	name, _ := normal(l.DefaultName)
-	strict := &tls.Config{
+	return &tls.Config{
 		MinVersion: minVersion,
 		NextProtos: []string{alpnPOP3},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return v.table.Load().choose(hello, name), nil
+			return v.pick(hello, l.AlertUnknown, name), nil
 		},
 		WrapSession:   t.seal,
 		UnwrapSession: t.open,
 		// Small first records help a browser draw early; they only cost a mail that is fetched whole.
 		DynamicRecordSizingDisabled: true,
 	}
-	var lenient *tls.Config
-	if l.LenientALPN {
-		lenient = strict.Clone()
-		lenient.NextProtos = nil
-	}
-	if l.OnHello != nil || lenient != nil {
-		strict.GetConfigForClient = perClient(l.OnHello, lenient)
-	}
-	return strict
 }
 
-// perClient gives lenient, where there is one, to clients that offer protocols but not ours; nil means the listener's own config.
-func perClient(
-	onHello func(*tls.ClientHelloInfo) error, lenient *tls.Config,
-) func(*tls.ClientHelloInfo) (*tls.Config, error) {
-	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if onHello != nil {
-			if err := onHello(hello); err != nil {
-				return nil, err
-			}
-		}
-		if lenient != nil && len(hello.SupportedProtos) > 0 && !slices.Contains(hello.SupportedProtos, alpnPOP3) {
-			return lenient, nil
-		}
-		return nil, nil
+func lenient(c *tls.Config) *tls.Config {
+	if c == nil {
+		return nil
 	}
+	c = c.Clone()
+	c.NextProtos = nil
+	return c
+}
+
+// kinds are the configs of one listener. The open one is the listener's own; any other may be nil.
+type kinds struct {
+	open, openLenient       *tls.Config
+	guarded, guardedLenient *tls.Config // asks for a client's certificate
+	clients                 *clients
+	onHello                 func(*tls.ClientHelloInfo) error
+}
+
+// choose is for GetConfigForClient: nil is the listener's own.
+func (k kinds) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if k.onHello != nil {
+		if err := k.onHello(hello); err != nil {
+			return nil, err
+		}
+	}
+	// lenient is for clients that offer protocols but not ours.
+	foreign := len(hello.SupportedProtos) > 0 && !slices.Contains(hello.SupportedProtos, alpnPOP3)
+	if k.guarded != nil && k.clients.applies(hello.ServerName) {
+		if foreign && k.guardedLenient != nil {
+			return k.guardedLenient, nil
+		}
+		return k.guarded, nil
+	}
+	if foreign && k.openLenient != nil {
+		return k.openLenient, nil
+	}
+	return nil, nil
 }

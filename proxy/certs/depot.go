@@ -1,0 +1,75 @@
+package certs
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/popgate/popgate/proxy/certs/storage"
+)
+
+// depot is an open storage and what it was made of. Views with the same configuration share one.
+type depot struct {
+	config storage.Config
+	store  *storage.Store
+}
+
+// depotFor gives the depot of the view in force, if it has the same configuration, or a new one.
+func (k *Keeper) depotFor(c storage.Config) (*depot, error) {
+	if v := k.acme.view.Load(); v != nil && reflect.DeepEqual(v.depot.config, c) {
+		return v.depot, nil
+	}
+	s, err := openStorage(c, k.stateDir, k.log)
+	if err != nil {
+		return nil, err
+	}
+	return &depot{config: c, store: s}, nil
+}
+
+// depots runs what runs beside the storage of the view in force. Only the manager's run touches it.
+type depots struct {
+	m       *manager
+	now     *depot
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+func (d *depots) follow(ctx context.Context) {
+	var next *depot
+	if v := d.m.view.Load(); v != nil {
+		next = v.depot
+	}
+	if next == d.now {
+		return
+	}
+	if old := d.now; old != nil {
+		d.stop()
+		// Orders begun with it may still be at work, and nothing asks for its connections meanwhile.
+		time.AfterFunc(2*orderTimeout, func() { _ = old.store.Close() })
+	}
+	d.now = next
+	if next == nil {
+		return
+	}
+	running, stop := context.WithCancel(ctx)
+	d.stop = stop
+	d.running.Go(func() { _ = next.store.Run(running) }) // it ends with its context, without an error
+}
+
+func (d *depots) close() {
+	if d.now != nil {
+		d.stop()
+		d.running.Wait()
+		_ = d.now.store.Close()
+	}
+}
+
+// Trouble says what keeps certificates from being obtained and renewed, nil if nothing does. What is at hand is served on, so it is a
+// note for whoever looks at /readyz, and no reason to send clients elsewhere.
+func (k *Keeper) Trouble() error {
+	if v := k.acme.view.Load(); v != nil {
+		return v.depot.store.Health()
+	}
+	return nil
+}

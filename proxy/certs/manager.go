@@ -1,0 +1,471 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/limit"
+	"github.com/popgate/popgate/policy/store"
+)
+
+const (
+	// patience is how long a handshake waits for a certificate that is on its way.
+	patience = 8 * time.Second
+	// maxPatient bounds the handshakes that wait: they hold places others need.
+	maxPatient = 64
+	// recheck is how soon a node sees what another has put into the storage.
+	recheck = 10 * time.Minute
+	// loaders and orderers are how many names are read, and ordered, at once.
+	loaders, orderers = 4, 4
+)
+
+// origin is why a name is managed.
+type origin int
+
+const (
+	demanded   origin = iota // a client asked for it
+	listed                   // a listed domain's
+	configured               // tls.acme.domains has it
+)
+
+// manager keeps the names whose certificates popgate obtains. It outlives reloads. Handshakes only look into maps; all that
+// needs the storage or an issuer is done in the background, by run.
+type manager struct {
+	log     *slog.Logger
+	metrics *orderMetrics
+	start   time.Time
+	backoff func(err error, failures int) time.Duration
+	every   time.Duration // how often names that are due are looked for
+	wait    time.Duration // how long a handshake waits
+
+	view atomic.Pointer[acmeView] // nil without tls.acme
+
+	// What handshakes look at: the names that have certificates.
+	exact sync.Map // name -> *managed
+	wild  sync.Map // "example.org" -> *managed, for "*.example.org"
+
+	hasher   store.Hasher
+	networks *limit.Rates // orders by client network
+	parents  *limit.Rates // orders by registered domain
+	patient  chan struct{}
+
+	loads  queue // for the storage to be read
+	orders queue // for an issuer to be asked
+	news   chan struct{}
+
+	mu      sync.Mutex
+	all     map[string]*managed
+	held    int // demanded names that have certificates
+	waiting int // demanded names that have none yet
+	recall  *recall
+	tat     int64 // of the pace of orders
+}
+
+// managed is one name.
+type managed struct {
+	name  string
+	shown atomic.Pointer[shown] // nil as long as there is no certificate
+	used  atomic.Int64          // when a handshake last had it, in seconds since the manager's start
+
+	network store.Key // of the client that asked for it first
+
+	// Guarded by the manager's lock.
+	origin   origin
+	due      time.Time // when to look after it next
+	failures int
+	lastErr  error
+	lastAt   time.Time
+	pending  *order
+	revoked  string // serial number of a certificate that its issuer has revoked
+	staple   *staple
+}
+
+// shown is what clients get for a name. It is never changed.
+type shown struct {
+	certs []*tls.Certificate // the first one, then the RSA one where there is one
+	sites []*site            // where each comes from
+}
+
+// order is one visit to a name: read it from the storage, and obtain it where need be.
+type order struct {
+	m     *managed
+	force bool          // even where nothing is due: an operator said so
+	ready chan struct{} // closed once clients can be served, or not by this order
+	done  chan struct{} // closed at the end
+	err   error         // readable once done
+
+	once sync.Once
+}
+
+func newOrder(m *managed, force bool) *order {
+	return &order{m: m, force: force, ready: make(chan struct{}), done: make(chan struct{})}
+}
+
+func (o *order) show() { o.once.Do(func() { close(o.ready) }) }
+
+func newManager(log *slog.Logger, m *orderMetrics) *manager {
+	return &manager{
+		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience,
+		hasher: store.NewHasher(), networks: limit.NewRates(100_000), parents: limit.NewRates(100_000),
+		patient: make(chan struct{}, maxPatient),
+		loads:   newQueue(), orders: newQueue(), news: make(chan struct{}, 1),
+		all: make(map[string]*managed), recall: newRecall(),
+	}
+}
+
+func (m *manager) now() int64 { return int64(time.Since(m.start)) }
+
+// find gives the certificates that are in memory for a name in lower case.
+func (m *manager) find(name string) []*tls.Certificate {
+	e, ok := m.exact.Load(name)
+	if !ok {
+		_, parent, dot := strings.Cut(name, ".")
+		if !dot {
+			return nil
+		}
+		if e, ok = m.wild.Load(parent); !ok {
+			return nil
+		}
+	}
+	entry := e.(*managed)
+	// Handshakes on all processors write here otherwise.
+	if now := int64(time.Since(m.start) / time.Second); entry.used.Load() != now {
+		entry.used.Store(now)
+	}
+	return entry.shown.Load().certs
+}
+
+// use puts a view in force; nil ends all managing.
+func (m *manager) use(v *acmeView) {
+	m.mu.Lock()
+	m.view.Store(v)
+	wanted := make(map[string]origin)
+	if v != nil {
+		wanted = v.wanted()
+	}
+	for name, e := range m.all {
+		if _, still := wanted[name]; still {
+			continue
+		}
+		// A name that is no more listed may still be one that clients get when they ask.
+		if v != nil && e.shown.Load() != nil && v.knows(name) {
+			m.reorigin(e, demanded)
+			continue
+		}
+		m.forget(e)
+	}
+	for name, o := range wanted {
+		e := m.all[name]
+		if e == nil {
+			e = &managed{name: name, origin: o}
+			m.all[name] = e
+		}
+		m.reorigin(e, o)
+		// Issuers and keys may be others now.
+		e.due = time.Time{}
+	}
+	// At once, so that the first handshakes know that a certificate is on its way.
+	m.schedule(time.Now())
+	m.mu.Unlock()
+	m.wake()
+}
+
+// reorigin changes why a name is managed. The lock is held.
+func (m *manager) reorigin(e *managed, o origin) {
+	m.count(e, -1)
+	e.origin = o
+	m.count(e, 1)
+}
+
+// count keeps how many demanded names there are. The lock is held.
+func (m *manager) count(e *managed, by int) {
+	if e.origin != demanded {
+		return
+	}
+	if e.shown.Load() != nil {
+		m.held += by
+	} else {
+		m.waiting += by
+	}
+}
+
+// forget ends the managing of a name. The lock is held.
+func (m *manager) forget(e *managed) {
+	m.count(e, -1)
+	delete(m.all, e.name)
+	if parent, ok := strings.CutPrefix(e.name, "*."); ok {
+		m.wild.CompareAndDelete(parent, e)
+	} else {
+		m.exact.CompareAndDelete(e.name, e)
+	}
+}
+
+// wake has run look at once for what is due.
+func (m *manager) wake() {
+	select {
+	case m.news <- struct{}{}:
+	default:
+	}
+}
+
+// run looks after the names until ctx ends.
+func (m *manager) run(ctx context.Context) {
+	var work sync.WaitGroup
+	doors, depots := newDoors(m), &depots{m: m}
+	defer depots.close()
+	defer doors.close()
+	defer work.Wait()
+	// Before any order: certmagic opens the ports for a moment where nobody has them.
+	doors.follow(ctx)
+	depots.follow(ctx)
+	for range loaders {
+		work.Go(func() { m.loads.each(ctx, m.load) })
+	}
+	for range orderers {
+		work.Go(func() { m.orders.each(ctx, m.obtain) })
+	}
+	relisted := time.Now()
+	for {
+		var tick <-chan time.Time
+		if m.view.Load() != nil {
+			tick = time.After(m.every)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.news:
+		case <-tick:
+		}
+		doors.follow(ctx)
+		depots.follow(ctx)
+		if now := time.Now(); now.Sub(relisted) > time.Minute {
+			relisted = now
+			m.relist()
+		}
+		m.mu.Lock()
+		m.schedule(time.Now())
+		m.mu.Unlock()
+	}
+}
+
+// schedule queues what is due. The lock is held.
+func (m *manager) schedule(now time.Time) {
+	for _, e := range m.all {
+		if e.pending == nil && !e.due.After(now) {
+			e.pending = newOrder(e, false)
+			m.loads.push(e.pending)
+		}
+	}
+	m.metrics.waiting.Set(float64(m.orders.len()))
+}
+
+// relist takes up listed domains that came since the view came into force. Those that went are kept until the next reload: a
+// directory that is down for a while lists nothing.
+func (m *manager) relist() {
+	v := m.view.Load()
+	if v == nil {
+		return
+	}
+	names := v.listed()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		if m.all[name] == nil {
+			m.all[name] = &managed{name: name, origin: listed}
+		}
+	}
+}
+
+// renew queues a visit of a name that orders anew whatever its age.
+func (m *manager) renew(name string) (*order, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.all[name]
+	if e == nil {
+		return nil, false
+	}
+	// One that is at work already may be past the point where it would look at force; it is not waited for: the lock in the
+	// storage keeps the two apart.
+	o := newOrder(e, true)
+	e.pending = o
+	m.loads.push(o)
+	return o, true
+}
+
+// install shows a name's certificates to clients. What was shown before stays where there is none.
+func (m *manager) install(e *managed, sites []*site) {
+	if len(sites) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.all[e.name] != e {
+		return // forgotten meanwhile
+	}
+	s := &shown{sites: sites}
+	for _, one := range sites {
+		cert := one.cert
+		if e.staple.of(cert) {
+			stapled := *cert
+			stapled.OCSPStaple = e.staple.raw
+			cert = &stapled
+		}
+		s.certs = append(s.certs, cert)
+	}
+	m.count(e, -1)
+	e.shown.Store(s)
+	m.count(e, 1)
+	if e.origin == demanded {
+		// Or the next to come would push it out at once.
+		e.used.Store(int64(time.Since(m.start) / time.Second))
+	}
+	if parent, ok := strings.CutPrefix(e.name, "*."); ok {
+		m.wild.Store(parent, e)
+	} else {
+		m.exact.Store(e.name, e)
+	}
+	m.evict()
+}
+
+// evict drops the demanded names that were unused for longest once there are too many. The lock is held.
+func (m *manager) evict() {
+	v := m.view.Load()
+	if v == nil || m.held <= v.section.OnDemand.MaxNames {
+		return
+	}
+	var old []*managed
+	for _, e := range m.all {
+		if e.origin == demanded && e.shown.Load() != nil && e.pending == nil {
+			old = append(old, e)
+		}
+	}
+	slices.SortFunc(old, func(a, b *managed) int { return int(a.used.Load() - b.used.Load()) })
+	// Some more than need be, or each new name would sort them all.
+	spare := m.held - v.section.OnDemand.MaxNames + v.section.OnDemand.MaxNames/32
+	for _, e := range old[:min(spare, len(old))] {
+		m.forget(e)
+	}
+}
+
+// finish ends a visit that went well, or whose certificate was not due.
+func (m *manager) finish(o *order, sites []*site) {
+	m.mu.Lock()
+	e := o.m
+	e.failures, e.lastErr, e.lastAt = 0, nil, time.Time{}
+	e.due = nextLook(sites, e.staple)
+	m.end(o)
+	m.mu.Unlock()
+}
+
+// fail ends a visit that did not.
+func (m *manager) fail(o *order, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := o.m
+	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
+		e.failures++
+	}
+	e.lastErr, e.lastAt = err, time.Now()
+	wait := m.backoff(err, e.failures)
+	e.due = time.Now().Add(wait)
+	o.err = err
+	// What strangers asked for takes no place once it has failed, but for a note.
+	if e.origin == demanded && e.shown.Load() == nil && m.all[e.name] == e {
+		m.recall.put(e.name, note{until: e.due, failures: e.failures})
+		m.forget(e)
+	}
+	m.end(o)
+	// What anybody can bring about must not fill the log.
+	level := slog.LevelWarn
+	if e.origin == demanded {
+		level = slog.LevelInfo
+	}
+	m.log.Log(context.Background(), level, "no certificate for now", "name", e.name, "error", err, "again_in", wait.Round(time.Second).String())
+}
+
+// end is the end of every visit. The lock is held.
+func (m *manager) end(o *order) {
+	if o.m.pending == o {
+		o.m.pending = nil
+	}
+	o.show()
+	close(o.done)
+}
+
+// post records an event where somebody wants it.
+func (m *manager) post(e *audit.Event) {
+	if v := m.view.Load(); v != nil && v.deps.Post != nil {
+		v.deps.Post(e)
+	}
+}
+
+// A queue holds orders for its workers, the oldest first.
+type queue struct {
+	mu   *sync.Mutex
+	list *[]*order
+	wake chan struct{}
+}
+
+func newQueue() queue {
+	return queue{mu: new(sync.Mutex), list: new([]*order), wake: make(chan struct{}, 1)}
+}
+
+func (q queue) push(o *order) {
+	q.mu.Lock()
+	*q.list = append(*q.list, o)
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(*q.list)
+}
+
+func (q queue) pop() *order {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(*q.list) == 0 {
+		return nil
+	}
+	o := (*q.list)[0]
+	(*q.list)[0] = nil
+	*q.list = (*q.list)[1:]
+	if len(*q.list) > 0 {
+		q.signal()
+	}
+	return o
+}
+
+// each does work on the orders until ctx ends. What is still queued then ends unserved.
+func (q queue) each(ctx context.Context, work func(context.Context, *order)) {
+	for {
+		if ctx.Err() != nil {
+			return
+		}
+		if o := q.pop(); o != nil {
+			work(ctx, o)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-q.wake:
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package certs
+
+import (
+	"crypto/tls"
+	"strings"
+)
+
+// pick gives the certificate for a client: files by the name it asks for, then what popgate obtains for it, in memory, in the storage, or on its
+// way; then what clients get that name none. nil ends the handshake with the unrecognized_name alert.
+func (v *View) pick(hello *tls.ClientHelloInfo, alertUnknown bool, defaultName string) *tls.Certificate {
+	t := v.table.Load()
+	if v.acme == nil && !alertUnknown {
+		return t.choose(hello, defaultName)
+	}
+	name := strings.ToLower(hello.ServerName)
+	if name != "" {
+		if certs := t.find(name); certs != nil {
+			return suited(hello, certs)
+		}
+		certs, ours := v.obtained(hello, name)
+		if ours {
+			return v.orSpare(hello, certs, name)
+		}
+		if alertUnknown {
+			return nil
+		}
+	}
+	return v.unnamed(hello, t, defaultName)
+}
+
+// obtained gives the certificates that popgate obtains for a name, and says whether it does so at all.
+func (v *View) obtained(hello *tls.ClientHelloInfo, name string) (certs []*tls.Certificate, ours bool) {
+	if v.acme == nil || name == "" {
+		return nil, false
+	}
+	if certs := v.keeper.acme.find(name); certs != nil {
+		return certs, true
+	}
+	return v.keeper.acme.await(hello, name)
+}
+
+// orSpare gives one of certs or, where there are none yet, what tls.acme.missing says.
+func (v *View) orSpare(hello *tls.ClientHelloInfo, certs []*tls.Certificate, name string) *tls.Certificate {
+	if len(certs) > 0 {
+		return suited(hello, certs)
+	}
+	if spare := v.spare.Load(); spare != nil {
+		return spare.choose(hello, name)
+	}
+	return nil
+}
+
+// unnamed gives the certificate for a client that names no server, or one that nobody knows: that of the listener's default name, of the
+// address the client came to, the first file, the first obtained name.
+func (v *View) unnamed(hello *tls.ClientHelloInfo, t *table, defaultName string) *tls.Certificate {
+	if certs := t.find(defaultName); certs != nil {
+		return suited(hello, certs)
+	}
+	if certs, ours := v.obtained(hello, defaultName); ours {
+		return v.orSpare(hello, certs, defaultName)
+	}
+	// Clients that connect to an address name no server.
+	if _, local := networkOf(hello); hello.ServerName == "" && local.IsValid() {
+		name := local.String()
+		if certs := t.find(name); certs != nil {
+			return suited(hello, certs)
+		}
+		if v.acme != nil && v.acme.domains[name] {
+			certs, _ := v.obtained(hello, name)
+			return v.orSpare(hello, certs, name)
+		}
+	}
+	if t.fallback != nil {
+		return suited(hello, t.fallback)
+	}
+	if v.acme != nil && len(v.acme.ordered) > 0 {
+		first := strings.Replace(v.acme.ordered[0], "*.", "any.", 1)
+		certs, _ := v.obtained(hello, first)
+		return v.orSpare(hello, certs, first)
+	}
+	return v.orSpare(hello, nil, defaultName)
+}

@@ -1,0 +1,255 @@
+package certs
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/popgate/popgate/proxy/certs/storage"
+)
+
+// The folders of the storage that certificates are in: certmagic's own, and the one for second certificates with RSA keys.
+const (
+	siteDir    = "certificates"
+	rsaSiteDir = "certificates-rsa"
+)
+
+// Store is the obtained certificates as they lie in the storage. Its methods may be called at once.
+type Store struct {
+	storage certmagic.Storage
+}
+
+// Offline opens the storage of c for a program that is not the gateway, such as `popgate certs` while none runs. It takes
+// no lock and changes nothing. stateDir is as for New.
+func Offline(c Config, stateDir string) (*Store, error) {
+	s, err := openStorage(c.ACME.Storage, stateDir, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{storage: s}, nil
+}
+
+func openStorage(c storage.Config, stateDir string, log *slog.Logger) (*storage.Store, error) {
+	if stateDir == "" {
+		return nil, &Problem{Key: "state_dir", Problem: "is not set, and tls.acme needs a place for accounts and certificates: set state_dir"}
+	}
+	s, err := storage.Open(c, stateDir, log)
+	if err != nil {
+		return nil, &Problem{Key: "tls.acme.storage", Problem: err.Error(), Err: err}
+	}
+	return s, nil
+}
+
+// Close ends the connections of a Store that Offline opened.
+func (s *Store) Close() error {
+	if c, ok := s.storage.(interface{ Close() error }); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// site is one obtained certificate.
+type site struct {
+	place
+	cert    *tls.Certificate
+	certPEM []byte
+	keyPEM  []byte
+	meta    certmagic.CertificateResource
+	acme    acme.Certificate // what meta holds of the issuer's
+}
+
+// place is where a site lies.
+type place struct {
+	issuer string // certmagic's key of the issuer
+	name   string
+	rsa    bool // it is the second certificate of the name
+}
+
+// damaged says that what lies in the storage is no certificate with its key.
+type damaged struct {
+	key string
+	err error
+}
+
+func (d *damaged) Error() string { return fmt.Sprintf("%s is damaged: %v", d.key, d.err) }
+func (d *damaged) Unwrap() error { return d.err }
+
+func (p place) certKey() string { return p.in(certmagic.StorageKeys.SiteCert(p.issuer, p.name)) }
+func (p place) keyKey() string  { return p.in(certmagic.StorageKeys.SitePrivateKey(p.issuer, p.name)) }
+func (p place) metaKey() string { return p.in(certmagic.StorageKeys.SiteMeta(p.issuer, p.name)) }
+
+func (p place) in(key string) string {
+	if p.rsa {
+		return rsaKey(key)
+	}
+	return key
+}
+
+// load reads the site at p. The error is fs.ErrNotExist where there is none, a *damaged where what is there cannot be used, and
+// otherwise the storage's.
+func (s *Store) load(ctx context.Context, p place) (*site, error) {
+	loaded := &site{place: p}
+	var err error
+	if loaded.certPEM, err = s.storage.Load(ctx, p.certKey()); err != nil {
+		return nil, err
+	}
+	if loaded.keyPEM, err = s.storage.Load(ctx, p.keyKey()); err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(loaded.certPEM, loaded.keyPEM)
+	if err != nil {
+		return nil, &damaged{key: p.certKey(), err: err}
+	}
+	loaded.cert = &cert
+	meta, err := s.storage.Load(ctx, p.metaKey())
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(meta, &loaded.meta); err != nil {
+		return nil, &damaged{key: p.metaKey(), err: err}
+	}
+	// What an issuer that is no ACME server has left there is no reason to refuse its certificate.
+	_ = json.Unmarshal(loaded.meta.IssuerData, &loaded.acme)
+	if info := loaded.acme.RenewalInfo; info != nil && !ours(info, cert.Leaf) {
+		loaded.acme.RenewalInfo = nil
+	}
+	return loaded, nil
+}
+
+// List gives a Status for each certificate in the storage, in the storage's order. One that cannot be read has a LastError.
+func (s *Store) List(ctx context.Context) ([]Status, error) {
+	places, err := s.places(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Status, 0, len(places))
+	for _, p := range places {
+		loaded, err := s.load(ctx, p)
+		if err != nil {
+			all = append(all, Status{Name: p.name, Source: SourceACME, Issuer: p.issuer, LastError: err.Error()})
+			continue
+		}
+		all = append(all, loaded.status())
+	}
+	return all, ctx.Err()
+}
+
+// Export gives the certificate of a name, with its chain, and its key, both in PEM. The error is ErrUnknownName where the storage has none.
+// Of several the one that is good for longest is given, an ECDSA one before an RSA one.
+func (s *Store) Export(ctx context.Context, name string) (certPEM, keyPEM []byte, err error) {
+	name, err = normal(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	places, err := s.places(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var best *site
+	var unreadable error
+	for _, p := range places {
+		if p.name != name {
+			continue
+		}
+		loaded, err := s.load(ctx, p)
+		switch {
+		case err != nil:
+			unreadable = err
+		case best == nil || best.rsa && !loaded.rsa ||
+			best.rsa == loaded.rsa && loaded.cert.Leaf.NotAfter.After(best.cert.Leaf.NotAfter):
+			best = loaded
+		}
+	}
+	if best != nil {
+		return best.certPEM, best.keyPEM, nil
+	}
+	if unreadable != nil {
+		return nil, nil, unreadable
+	}
+	return nil, nil, fmt.Errorf("%s: %w", name, ErrUnknownName)
+}
+
+// places lists where certificates lie.
+func (s *Store) places(ctx context.Context) ([]place, error) {
+	var all []place
+	for _, dir := range []string{siteDir, rsaSiteDir} {
+		keys, err := s.storage.List(ctx, dir, true)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("list certificates in the storage: %w", err)
+		}
+		for _, key := range keys {
+			// certificates/ISSUER/NAME/NAME.crt
+			parts := strings.Split(key, "/")
+			if len(parts) != 4 || path.Ext(key) != ".crt" {
+				continue
+			}
+			// Storage keys have no asterisk.
+			name := strings.Replace(parts[2], "wildcard_.", "*.", 1)
+			all = append(all, place{issuer: parts[1], name: name, rsa: dir == rsaSiteDir})
+		}
+	}
+	return all, nil
+}
+
+func (s *site) status() Status {
+	st := statusOf(s.cert, SourceACME)
+	st.Name, st.NextRenewal = s.name, s.renewal()
+	return st
+}
+
+// renewal is when a certificate is to be renewed: when its issuer wishes (ARI, RFC 9773), else after two thirds of its life.
+func (s *site) renewal() time.Time {
+	leaf := s.cert.Leaf
+	at := renewAt(leaf.NotBefore, leaf.NotAfter)
+	if ari := s.acme.RenewalInfo; ari != nil && !ari.SelectedTime.IsZero() {
+		// An issuer's slip must not let a certificate run out.
+		if latest := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 20); ari.SelectedTime.Before(latest) {
+			at = ari.SelectedTime
+		}
+	}
+	return at
+}
+
+func statusOf(cert *tls.Certificate, source string) Status {
+	leaf := cert.Leaf
+	st := Status{
+		Names: covered(leaf), Source: source, KeyType: keyType(leaf.PublicKey),
+		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Issuer: strings.TrimSpace(strings.Join(leaf.Issuer.Organization, " ") + " " + leaf.Issuer.CommonName),
+	}
+	if len(st.Names) > 0 {
+		st.Name = st.Names[0]
+	}
+	return st
+}
+
+func keyType(key crypto.PublicKey) string {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return "ECDSA " + k.Params().Name
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	}
+	return strings.TrimPrefix(fmt.Sprintf("%T", key), "*")
+}
+
+// rsaKey is the key of a second certificate for the key that it would have as the first one.
+func rsaKey(key string) string {
+	if rest, ok := strings.CutPrefix(key, siteDir+"/"); ok {
+		return rsaSiteDir + "/" + rest
+	}
+	return key
+}

@@ -1,0 +1,131 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/popgate/popgate/proxy/certs/storage"
+)
+
+// sharedStorage is the storage of a Redis that the test starts.
+func sharedStorage(t *testing.T) storage.Config {
+	t.Helper()
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("there is no redis-server: install Debian's redis-server")
+		}
+		t.Skip("there is no redis-server: install Debian's redis-server")
+	}
+	dir, err := os.MkdirTemp("", "redis") // t.TempDir's are too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	cmd := exec.Command(program, "--port", "0", "--unixsocket", filepath.Join(dir, "s"), "--dir", dir, "--save", "")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	key := filepath.Join(dir, "key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("0123456789abcdef", 4)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := storage.DefaultConfig()
+	c.Type, c.Redis.Addresses, c.EncryptionKeyFiles = storage.TypeRedis, []string{filepath.Join(dir, "s")}, []string{key}
+	s, err := storage.Open(c, t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	eventually(t, "Redis is up", func() bool { return s.Probe(t.Context()) == nil })
+	return c
+}
+
+// TestTicketsShared has a client resume on another node, never across a policy on clients' certificates, and on its own node whatever happened.
+func TestTicketsShared(t *testing.T) {
+	c := withFiles(issueFiles(t, t.TempDir(), "mail", "mail.example.org"))
+	c.ACME.Domains, c.ACME.Agree, c.ACME.Storage = []string{"other.example.org"}, true, sharedStorage(t)
+	asking := c
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, testCAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asking.ClientCA.File, asking.ClientCA.Mode = ca, "request"
+
+	var nodes []*tls.Config
+	var early []*tls.Config
+	for _, conf := range []Config{c, c, asking, asking} {
+		k := New(t.TempDir(), nil, nil)
+		k.every = 10 * time.Millisecond
+		config := prepare(t, k, conf).TLS("pop3s")
+		before := resumer(tls.VersionTLS13)
+		resumes(t, config, before)
+		nodes, early = append(nodes, config), append(early, before)
+		// Not Run: it would place orders.
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); k.shareTickets(ctx) }()
+		t.Cleanup(func() { stop(); <-done; _ = k.sharedStore().Close() })
+	}
+	resumesFrom := func(from, to *tls.Config, version uint16) bool {
+		here := resumer(version)
+		resumes(t, from, here)
+		return resumes(t, to, here)
+	}
+	for _, pair := range [][2]*tls.Config{{nodes[0], nodes[1]}, {nodes[2], nodes[3]}} {
+		eventually(t, "the nodes share their keys", func() bool { return resumesFrom(pair[0], pair[1], tls.VersionTLS13) })
+		for _, version := range versions {
+			if !resumesFrom(pair[1], pair[0], version) || !resumesFrom(pair[0], pair[1], version) {
+				t.Errorf("%s: no resumption on the other node", tls.VersionName(version))
+			}
+		}
+	}
+	for _, version := range versions {
+		if resumesFrom(nodes[0], nodes[2], version) || resumesFrom(nodes[2], nodes[0], version) {
+			t.Errorf("%s: resumed across a policy on clients' certificates", tls.VersionName(version))
+		}
+	}
+	for i, before := range early {
+		if !resumes(t, nodes[i], before) {
+			t.Errorf("node %d: what was sealed before the keys were shared is lost", i)
+		}
+	}
+}
+
+func TestStaleSharedTickets(t *testing.T) {
+	mine, other := newTickets(), newTickets()
+	config := func(x *tickets) *tls.Config {
+		k := New(t.TempDir(), nil, nil)
+		c := prepare(t, k, withFiles(issueFiles(t, t.TempDir(), "mail", "mail.example.org"))).TLS("pop3s").Clone()
+		c.WrapSession, c.UnwrapSession = x.seal, x.open
+		return c
+	}
+	a, b := config(mine), config(other)
+	mine.share(other.keys, false)
+	here, there := resumer(tls.VersionTLS13), resumer(tls.VersionTLS13)
+	resumes(t, a, here)
+	if !resumes(t, b, here) {
+		t.Error("not sealed with the shared key")
+	}
+	resumes(t, b, there)
+	mine.share(other.keys, true)
+	if !resumes(t, a, there) {
+		t.Error("a stale key opens nothing")
+	}
+	fresh := resumer(tls.VersionTLS13)
+	resumes(t, a, fresh)
+	if resumes(t, b, fresh) {
+		t.Error("a stale key still seals")
+	}
+	mine.rotate()
+	if !resumes(t, a, fresh) {
+		t.Error("the rotation of own keys lost them")
+	}
+}

@@ -1,0 +1,281 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/popgate/popgate/policy/audit"
+)
+
+// read gives what the storage has for a name: of all issuers' certificates the one that is good for longest, and then, where an issuer
+// gives a second one, the RSA one. What is damaged is passed over and named.
+func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []place, err error) {
+	for _, rsa := range []bool{false, true} {
+		var best *site
+		for _, iss := range v.issuers {
+			if rsa && iss.rsa == nil {
+				continue
+			}
+			p := place{issuer: iss.acme.IssuerKey(), name: name, rsa: rsa}
+			one, err := v.store.load(ctx, p)
+			var d *damaged
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+			case errors.As(err, &d):
+				bad = append(bad, p)
+			case err != nil:
+				return nil, nil, fmt.Errorf("read the certificate of %s from the storage: %w", name, err)
+			case best == nil || one.cert.Leaf.NotAfter.After(best.cert.Leaf.NotAfter):
+				best = one
+			}
+		}
+		if best != nil {
+			sites = append(sites, best)
+		}
+	}
+	return sites, bad, nil
+}
+
+// needs says whether a name's certificates have to be obtained, or to be looked after by asking somebody else than the storage.
+func (v *acmeView) needs(sites []*site, now time.Time) (order, care bool) {
+	if len(sites) == 0 || sites[0].rsa || v.rsaToo() && len(sites) == 1 {
+		return true, true
+	}
+	for _, s := range sites {
+		if !now.Before(s.renewal()) {
+			return true, true
+		}
+		care = care || s.acme.RenewalInfo != nil && s.acme.RenewalInfo.NeedsRefresh()
+	}
+	return false, care
+}
+
+func usable(sites []*site, now time.Time) bool {
+	return len(sites) > 0 && now.Before(sites[0].cert.Leaf.NotAfter)
+}
+
+// load is the first part of a visit: it shows what the storage has, and passes on what an issuer must be asked for.
+func (m *manager) load(ctx context.Context, o *order) {
+	v := m.view.Load()
+	if v == nil || !m.wanted(o.m) {
+		m.finish(o, nil)
+		return
+	}
+	sites, _, err := v.read(ctx, o.m.name)
+	if err != nil {
+		m.fail(o, err)
+		return
+	}
+	m.install(o.m, sites)
+	if usable(sites, time.Now()) && !o.force {
+		o.show()
+	}
+	order, care := v.needs(sites, time.Now())
+	if o.force || order || care || m.staleStaple(o.m, sites) || m.isRevoked(o.m, sites) {
+		m.orders.push(o)
+		return
+	}
+	m.finish(o, sites)
+}
+
+func (m *manager) wanted(e *managed) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.all[e.name] == e
+}
+
+// obtain is the second part of a visit.
+func (m *manager) obtain(ctx context.Context, o *order) {
+	v := m.view.Load()
+	if v == nil || !m.wanted(o.m) {
+		m.finish(o, nil)
+		return
+	}
+	// Read again: the turn may have come late, and another node been faster.
+	sites, bad, err := v.read(ctx, o.m.name)
+	if err != nil {
+		m.fail(o, err)
+		return
+	}
+	v.clear(ctx, bad, m)
+	sites = m.care(ctx, v, o.m, sites)
+	order, _ := v.needs(sites, time.Now())
+	if !o.force && !order && !m.isRevoked(o.m, sites) {
+		m.install(o.m, sites)
+		m.finish(o, sites)
+		return
+	}
+	if err := m.allowed(ctx, v, o); err != nil {
+		m.fail(o, err)
+		return
+	}
+	fresh, err := m.ask(ctx, v, o, sites)
+	m.install(o.m, fresh)
+	if err != nil {
+		m.fail(o, err)
+		return
+	}
+	m.finish(o, fresh)
+}
+
+// clear removes damaged certificates from the storage: certmagic takes them for good ones as long as the files are there.
+func (v *acmeView) clear(ctx context.Context, bad []place, m *manager) {
+	for _, p := range bad {
+		m.log.Error("a certificate in the storage is damaged: it is removed and obtained anew", "name", p.name, "key", p.certKey())
+		for _, key := range []string{p.certKey(), p.keyKey(), p.metaKey()} {
+			if err := v.store.storage.Delete(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				m.log.Warn("remove a damaged file from the storage", "key", key, "error", err)
+			}
+		}
+	}
+}
+
+// ask has the issuers, in their order, make a certificate, and a second one where they are set so. It gives what the storage has then,
+// also beside an error.
+func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site) ([]*site, error) {
+	m.metrics.inFlight.Inc()
+	defer m.metrics.inFlight.Dec()
+	name, force := o.m.name, o.force || m.isRevoked(o.m, before)
+	var failed []error
+	asked := false
+	for _, iss := range v.issuers {
+		if err := m.pace(ctx, v, o.force); err != nil {
+			return nil, err
+		}
+		err := iss.order(ctx, iss.main, name, force)
+		if err == nil && iss.rsa != nil {
+			err = iss.order(ctx, iss.rsa, name, force)
+		}
+		m.note(iss, o.m, err, len(before) > 0)
+		if err == nil {
+			asked = true
+			break
+		}
+		failed = append(failed, err)
+	}
+	sites, _, err := v.read(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	m.tell(before, sites)
+	if !asked {
+		return sites, errors.Join(failed...)
+	}
+	return sites, nil
+}
+
+// note counts what came of asking an issuer, and records a failure.
+func (m *manager) note(iss *issuer, e *managed, err error, renewal bool) {
+	result := "issued"
+	if renewal {
+		result = "renewed"
+	}
+	if err != nil {
+		result = "failed"
+		m.post(&audit.Event{Name: audit.CertificateFailed, Certificate: &audit.Certificate{
+			Name: e.name, Issuer: iss.label, Problem: err.Error(),
+		}})
+	}
+	m.metrics.orders.WithLabelValues(iss.label, result).Inc()
+}
+
+// tell says which certificates are new.
+func (m *manager) tell(before, after []*site) {
+	for _, s := range after {
+		old := false
+		for _, b := range before {
+			old = old || bytes.Equal(b.cert.Certificate[0], s.cert.Certificate[0])
+		}
+		if old {
+			continue
+		}
+		leaf := s.cert.Leaf
+		m.log.Info("certificate obtained", "name", s.name, "issuer", s.issuer, "serial", serialOf(s.cert),
+			"not_after", leaf.NotAfter, "renewal", s.renewal())
+		m.post(&audit.Event{Name: audit.CertificateIssued, Certificate: &audit.Certificate{
+			Name: s.name, Issuer: s.issuer, Serial: serialOf(s.cert), NotAfter: leaf.NotAfter,
+		}})
+	}
+}
+
+// pace waits for an order's turn. What an operator asks for takes one without waiting.
+func (m *manager) pace(ctx context.Context, v *acmeView, atOnce bool) error {
+	said := false
+	for {
+		m.mu.Lock()
+		tat, ok := v.section.Orders.Take(m.tat, m.now())
+		m.tat = tat
+		m.mu.Unlock()
+		if ok || atOnce {
+			return ctx.Err()
+		}
+		if !said {
+			said = true
+			m.log.Info("orders wait for their turn", "orders", v.section.Orders.String(), "waiting", m.orders.len()+1)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(time.Second, v.section.Orders.Per)):
+		}
+	}
+}
+
+// nextLook is when a name is looked after again: for another node's renewal, for a renewal of our own, for what the issuer says of it.
+func nextLook(sites []*site, st *staple) time.Time {
+	now := time.Now()
+	// Not all names at once.
+	next := now.Add(recheck - recheck/5 + rand.N(recheck/5))
+	soonest := now.Add(time.Minute)
+	for _, s := range sites {
+		life := s.cert.Leaf.NotAfter.Sub(s.cert.Leaf.NotBefore)
+		soonest = earlier(soonest, now.Add(life/10))
+		next = earlier(next, s.renewal())
+		if ari := s.acme.RenewalInfo; ari != nil && ari.RetryAfter != nil {
+			next = earlier(next, *ari.RetryAfter)
+		}
+	}
+	if st != nil {
+		next = earlier(next, st.next)
+	}
+	// An issuer that gives certificates long due, by its own word, must not be asked without end.
+	if next.Before(soonest) {
+		next = soonest
+	}
+	return next
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// backoff is how long a name waits after so many failures in a row. An issuer that refuses counts what is asked of it (Let's Encrypt
+// takes 5 failures an hour for a name); one that cannot be reached does not.
+func backoff(err error, failures int) time.Duration {
+	base, most := 10*time.Second, 10*time.Minute
+	var problem acme.Problem
+	var refused *refusal
+	switch {
+	case errors.As(err, &refused) && refused.fleeting:
+		return base
+	case errors.As(err, &problem) && problem.Type == acme.ProblemTypeRateLimited:
+		base, most = time.Hour, 12*time.Hour
+	case errors.As(err, &problem), errors.As(err, &refused):
+		base, most = 5*time.Minute, 12*time.Hour
+	}
+	wait := base
+	for range min(failures-1, 20) {
+		wait = min(3*wait, most)
+	}
+	return wait - rand.N(wait/10)
+}
