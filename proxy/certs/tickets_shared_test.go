@@ -43,7 +43,7 @@ func sharedStorage(t *testing.T) storage.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	eventually(t, "Redis is up", func() bool { return s.Probe(t.Context()) == nil })
 	return c
 }

@@ -28,9 +28,9 @@ type Config struct {
 	// The database for `type: postgres`.
 	Postgres Postgres `yaml:"postgres"`
 	// Files with the keys that what is kept is encrypted with, as `openssl rand -base64 32` makes them. Only popgate may read
-	// them (`chmod 600`). The first one encrypts, all of them decrypt: to change the key put a new file first, on all
-	// gateways at once, and remove the old one when the log says that nothing needs it any more. Shared storage wants one; with
-	// `type: file` it is up to you. Without these files nothing in the storage can be read again: have a copy.
+	// them (`chmod 600`). The first one encrypts, all of them decrypt. To change the key add a new file behind the old one, on
+	// all gateways; then put it first, on all; and remove the old one when the log says that nothing needs it any more. Shared
+	// storage wants a key; with `type: file` it is up to you. Without these files nothing in the storage can be read again: have a copy.
 	EncryptionKeyFiles []string `yaml:"encryption_key_files"`
 	// Write `none` to have private keys unencrypted in a shared storage. Session tickets are not shared then.
 	Encryption string `yaml:"encryption"`

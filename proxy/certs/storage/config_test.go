@@ -90,11 +90,24 @@ func TestOpenFails(t *testing.T) {
 			t.Errorf("got %v, want %s", err, tt.want)
 		}
 	}
-	// A folder cannot be made below a file, and one that is open is closed.
+	// There is no folder below a file, and one that is open is closed.
 	if _, err := Open(DefaultConfig(), file, nil); err == nil {
 		t.Error("opened below a file")
 	}
 	dir := t.TempDir()
+	looking, err := Open(DefaultConfig(), dir, nil)
+	must(t, err)
+	if got, err := looking.List(t.Context(), "", true); len(got) != 0 || err != nil {
+		t.Errorf("List of nothing: %q, %v", got, err)
+	}
+	if made, err := os.ReadDir(dir); len(made) != 0 || err != nil {
+		t.Errorf("looking makes %v, %v", made, err)
+	}
+	must(t, looking.Probe(t.Context()))
+	if info, err := os.Stat(filepath.Join(dir, "acme")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder that was made: %v, %v", info, err)
+	}
+	dir = t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "acme"), 0o755))
 	s, err := Open(DefaultConfig(), dir, nil)
 	must(t, err)

@@ -24,17 +24,15 @@ type files struct {
 // lockFolder is where FileStorage has its locks, amid the records.
 const lockFolder = "locks"
 
-// openFiles makes the folder, closed to others, and closes one that is open.
+// openFiles closes the folder to others if it is there. It is made when there is something to put into it: whoever only looks, as root perhaps,
+// must not leave one that the gateway's user cannot write.
 func openFiles(dir string) (*files, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder for certificates: %w", err)
-	}
 	info, err := os.Stat(dir)
 	if err == nil && info.Mode().Perm()&0o077 != 0 {
 		err = os.Chmod(dir, 0o700)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("close the folder for certificates to others: %w", err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the folder for certificates: %w", err)
 	}
 	return &files{FileStorage: &certmagic.FileStorage{Path: dir}}, nil
 }

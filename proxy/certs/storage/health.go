@@ -119,9 +119,10 @@ func (s *Store) Probe(ctx context.Context) error {
 	return s.asked(ctx, "probe", s.backend.health(probing))
 }
 
-// Run looks after the storage until ctx ends: it asks every 5 seconds whether it is up, encrypts with the first key what is not, and deletes copies
+// Run looks after the storage until ctx ends: it has copies kept from now on, asks every 5 seconds whether it is up, encrypts with the first key what is not, and deletes copies
 // of what is no more.
 func (s *Store) Run(ctx context.Context) error {
+	s.copying.Store(true)
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	var tidied time.Time

@@ -47,6 +47,7 @@ func TestOutage(t *testing.T) {
 			s, err := open(c, dir, slog.New(slog.NewTextHandler(&log, nil)), testLease)
 			must(t, err)
 			defer func() { must(t, s.Close()) }()
+			s.copying.Store(true)
 			ctx := t.Context()
 			must(t, s.Store(ctx, siteKey, []byte("the key")))
 			must(t, s.Store(ctx, "acme/account.json", []byte("account")))
@@ -188,6 +189,11 @@ func TestCopies(t *testing.T) {
 	s.copies, err = openCopies(filepath.Join(dir, "copies"))
 	must(t, err)
 	ctx := t.Context()
+	must(t, s.Store(ctx, siteKey, []byte("one")))
+	if _, err := os.Stat(filepath.Join(dir, "copies")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is a copy without Run: %v", err)
+	}
+	s.copying.Store(true)
 	has := func(key string) bool {
 		_, err := s.copies.load(ctx, key)
 		return err == nil

@@ -30,7 +30,7 @@ type server struct {
 }
 
 // program finds one of Debian's, some of which are outside an ordinary user's path.
-func program(t *testing.T, name, pkg string) string {
+func program(t testing.TB, name, pkg string) string {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
 		return path
@@ -48,7 +48,7 @@ func program(t *testing.T, name, pkg string) string {
 }
 
 // shortDir is a folder whose path leaves room for a socket's name, and into which a server without rights can get.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pg")
 	if err != nil {
@@ -58,7 +58,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-func (s *server) up(t *testing.T) {
+func (s *server) up(t testing.TB) {
 	t.Helper()
 	s.log = new(bytes.Buffer)
 	s.cmd = s.start()
@@ -73,14 +73,14 @@ func (s *server) up(t *testing.T) {
 	eventually(t, "the server is up", s.ready)
 }
 
-func (s *server) down(t *testing.T) {
+func (s *server) down(t testing.TB) {
 	t.Helper()
 	_ = s.cmd.Process.Signal(syscall.SIGINT) // for PostgreSQL: end sessions, but in order
 	_ = s.cmd.Wait()
 }
 
 // eventually waits until try succeeds, looking often; what is waited for shows outside of this process alone.
-func eventually(t *testing.T, what string, try func() error) {
+func eventually(t testing.TB, what string, try func() error) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)
 	look := time.NewTicker(10 * time.Millisecond)
@@ -99,7 +99,7 @@ func eventually(t *testing.T, what string, try func() error) {
 }
 
 // nobody is who a server runs as where the test is root; PostgreSQL refuses root.
-func nobody(t *testing.T, dir string) *syscall.SysProcAttr {
+func nobody(t testing.TB, dir string) *syscall.SysProcAttr {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil
@@ -122,7 +122,7 @@ type redisServer struct {
 }
 
 // newRedis starts a Redis with a password, which keeps its data over a restart, on a Unix socket.
-func newRedis(t *testing.T) *redisServer {
+func newRedis(t testing.TB) *redisServer {
 	t.Helper()
 	path := program(t, "redis-server", "redis-server")
 	dir := shortDir(t)
@@ -154,7 +154,7 @@ type postgresServer struct {
 }
 
 // newPostgres starts a PostgreSQL with a password, on a Unix socket.
-func newPostgres(t *testing.T) *postgresServer {
+func newPostgres(t testing.TB) *postgresServer {
 	t.Helper()
 	path, initdb := program(t, "postgres", "postgresql"), program(t, "initdb", "postgresql")
 	dir := shortDir(t)
@@ -188,7 +188,7 @@ func newPostgres(t *testing.T) *postgresServer {
 	return p
 }
 
-func secretFile(t *testing.T, text string) string {
+func secretFile(t testing.TB, text string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
@@ -198,7 +198,7 @@ func secretFile(t *testing.T, text string) string {
 }
 
 // newKeyFile is what the documentation has the operator make.
-func newKeyFile(t *testing.T) string {
+func newKeyFile(t testing.TB) string {
 	t.Helper()
 	material := make([]byte, 32)
 	rand.Read(material)
@@ -206,7 +206,7 @@ func newKeyFile(t *testing.T) string {
 }
 
 // hole is an address that takes connections and never answers.
-func hole(t *testing.T) string {
+func hole(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -217,7 +217,7 @@ func hole(t *testing.T) string {
 }
 
 // within fails the test where f takes longer than d.
-func within(t *testing.T, d time.Duration, f func(ctx context.Context) error) error {
+func within(t testing.TB, d time.Duration, f func(ctx context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*d, errors.New("far too late"))
 	defer cancel()
@@ -229,7 +229,7 @@ func within(t *testing.T, d time.Duration, f func(ctx context.Context) error) er
 	return err
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ type variant struct {
 }
 
 // variants are all kinds of storage, with and without encryption. Each has a server of its own, which all of its tests share.
-func variants(t *testing.T) []variant {
+func variants(t testing.TB) []variant {
 	t.Helper()
 	keys := []string{newKeyFile(t)}
 	files, redis, postgres := DefaultConfig(), DefaultConfig(), DefaultConfig()
@@ -262,12 +262,13 @@ func variants(t *testing.T) []variant {
 }
 
 // openTest opens a store whose leases are short, and closes it with the test.
-func openTest(t *testing.T, c Config, stateDir string) *Store {
+func openTest(t testing.TB, c Config, stateDir string) *Store {
 	t.Helper()
 	c.Validate(func(key, problem string) { t.Errorf("%s %s", key, problem) })
 	s, err := open(c, stateDir, nil, testLease)
 	must(t, err)
 	t.Cleanup(func() { _ = s.Close() })
+	s.copying.Store(true) // as with Run, which is tested by itself
 	return s
 }
 

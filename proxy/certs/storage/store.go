@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -26,6 +27,7 @@ type Store struct {
 	locker  locker
 	sealer  *sealer // nil: nothing is encrypted
 	copies  *copies // nil: there are none
+	copying atomic.Bool
 	shared  bool
 	log     *slog.Logger
 	watch   watch
@@ -43,9 +45,9 @@ var (
 	_ locker            = (*Store)(nil)
 )
 
-// Open makes the Store of a valid Config. Files and copies are kept in stateDir, whose folders are made and closed to others. It reads the
-// files that c names and connects to nothing: a storage that is down is no reason not to start. A nil log discards. Run has to
-// run beside the Store.
+// Open makes the Store of a valid Config. Files and copies are kept in folders of stateDir, made at the first need and closed to others. It reads the
+// files that c names and connects to nothing: a storage that is down is no reason not to start. A nil log discards. For
+// a gateway Run has to run beside the Store; without, it keeps no copies.
 func Open(c Config, stateDir string, log *slog.Logger) (*Store, error) {
 	return open(c, stateDir, log, leaseTime)
 }
@@ -169,8 +171,9 @@ func (s *Store) instead(ctx context.Context, key string) ([]byte, bool) {
 	return record, err == nil
 }
 
+// keepCopy does so for the gateway, where Run runs: whoever only looks, as root perhaps, must not leave files that it cannot write.
 func (s *Store) keepCopy(ctx context.Context, key string, record []byte) {
-	if s.copies == nil {
+	if s.copies == nil || !s.copying.Load() {
 		return
 	}
 	if err := s.copies.keep(ctx, key, record); err != nil {
@@ -179,7 +182,7 @@ func (s *Store) keepCopy(ctx context.Context, key string, record []byte) {
 }
 
 func (s *Store) dropCopy(ctx context.Context, key string) {
-	if s.copies == nil {
+	if s.copies == nil || !s.copying.Load() {
 		return
 	}
 	if err := s.copies.drop(ctx, key); err != nil {
@@ -292,10 +295,15 @@ func (l leased) Lock(ctx context.Context, name string) error {
 	return err
 }
 
+// TryLock takes the lease if it is free.
 func (l leased) TryLock(ctx context.Context, name string) (bool, error) {
 	return l.lock(ctx, name, false)
 }
+
+// Unlock gives the lease up.
 func (l leased) Unlock(ctx context.Context, name string) error { return l.unlock(ctx, name) }
+
+// RenewLockLease fails if the lease is somebody else's.
 func (l leased) RenewLockLease(ctx context.Context, name string, _ time.Duration) error {
 	return l.check(ctx, name)
 }
