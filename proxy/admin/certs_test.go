@@ -210,7 +210,9 @@ func TestClientOfAnotherServer(t *testing.T) {
 	go func() { done <- srv.Serve(ln) }()
 	defer func() {
 		_ = srv.Close()
-		<-done
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	}()
 	client, err := Dial(t.Context(), path)
 	if err != nil {

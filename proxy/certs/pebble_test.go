@@ -77,7 +77,7 @@ type pebble struct {
 	manage     string // host:port
 	caFile     string
 	http, alpn string // where it looks for answers
-	log        *bytes.Buffer
+	log        *output
 	cmd        *exec.Cmd
 }
 
@@ -103,7 +103,7 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 	own := put(t, dir, "pebble", certPEM, keyPEM)
 	p := &pebble{
 		t: t, dns: startZone(t), manage: freeAddress(t), caFile: filepath.Join(dir, "ca.pem"),
-		http: freeAddress(t), alpn: freeAddress(t), log: new(bytes.Buffer),
+		http: freeAddress(t), alpn: freeAddress(t), log: new(output),
 	}
 	write(t, p.caFile, testCAPEM())
 	listen := o.listen
@@ -199,6 +199,24 @@ func (p *pebble) intermediate() (*x509.Certificate, crypto.Signer) {
 		key = must(x509.ParseECPrivateKey(p.manageGet("/intermediate-keys/0")))
 	}
 	return must(x509.ParseCertificate(p.manageGet("/intermediates/0"))), key.(crypto.Signer)
+}
+
+// output is what a program prints, for the test to read while it runs.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // orders is how many orders have come in.
