@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -24,7 +22,6 @@ import (
 	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/audit"
 	"github.com/popgate/popgate/proxy"
-	"github.com/popgate/popgate/proxy/admin"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/certs"
 )
@@ -50,23 +47,6 @@ type gateway struct {
 	failed   chan error
 	up       func() // called once clients can come; may be nil
 }
-
-// listening is a socket and what it serves.
-type listening struct {
-	net.Listener
-	address string // as the configuration writes it
-	use     use
-	close   func()
-}
-
-// use is whom a socket is for.
-type use string
-
-const (
-	forClients   use = "POP3 clients"
-	forMetrics   use = "metrics and health"
-	forOperators use = "popgate's own commands"
-)
 
 // newGateway loads the configuration and makes everything that needs no network. Its log goes to stderr.
 func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gateway, error) {
@@ -154,78 +134,6 @@ func wantedNames(c *configs.Config) []string {
 	return names
 }
 
-// wanted are the addresses and paths that a configuration has popgate listen on.
-func wanted(c *configs.Config) map[string]use {
-	all := map[string]use{adminSocket(c): forOperators}
-	if a := c.Metrics.Address; a != "" {
-		all[a] = forMetrics
-	}
-	for _, l := range c.Listeners {
-		all[l.Address] = forClients
-	}
-	return all
-}
-
-// adminSocket is where this gateway makes its socket for operators.
-func adminSocket(c *configs.Config) string { return c.Admin.Paths(os.Getenv)[0] }
-
-// listen opens the sockets that p wants and that are not open yet.
-func (g *gateway) listen(ctx context.Context, p *prepared) error {
-	var faults []error
-	for address, use := range wanted(p.config) {
-		if old := g.open[address]; old != nil {
-			if old.use != use {
-				faults = append(faults, fmt.Errorf("listen on %s: metrics and POP3 cannot change places on one address while popgate runs; restart it", address))
-			}
-			continue
-		}
-		open := openSocket
-		if use == forOperators {
-			open = admin.ListenSocket
-		}
-		ln, err := open(ctx, address)
-		switch {
-		case err == nil:
-			p.opened = append(p.opened, &listening{Listener: ln, address: address, use: use})
-		case use == forOperators && p.config.Admin.Socket == "" && !errors.Is(err, admin.ErrInUse):
-			// Nobody asked for it, and mail can be fetched without: a read-only container need not have a place for it.
-			g.log.Warn("no socket for popgate certs and its like: write admin.socket, a path that popgate may make", "error", err)
-		default:
-			faults = append(faults, err)
-		}
-	}
-	if len(faults) > 0 {
-		for _, l := range p.opened {
-			_ = l.Close()
-		}
-		return errors.Join(faults...)
-	}
-	return nil
-}
-
-// openSocket listens on address, which may have no host: then on all addresses, IPv4 and IPv6.
-func openSocket(ctx context.Context, address string) (net.Listener, error) {
-	// Accepted connections inherit keep-alive from the socket, which saves four system calls for each.
-	lc := net.ListenConfig{KeepAlive: -1, Control: keepAlive}
-	lc.SetMultipathTCP(false) // Landlock and MD5 signatures do not cover it, and mail gains nothing by it
-	network := "tcp"
-	if ap, err := netip.ParseAddrPort(address); err == nil && ap.Addr().Is4() {
-		network = "tcp4" // or 0.0.0.0 would mean IPv6 too
-	}
-	ln, err := lc.Listen(ctx, network, address)
-	switch {
-	case err == nil:
-		return ln, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listen on %s: another program has that port; stop it (ss -ltnp shows which) or choose another address", address)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("listen on %s: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE (AmbientCapabilities in the systemd unit)", address)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("listen on %s: this machine has no such address", address)
-	}
-	return nil, fmt.Errorf("listen on %s: %w", address, err)
-}
-
 // apply puts p in force.
 func (g *gateway) apply(ctx context.Context, p *prepared) {
 	g.config = p.config
@@ -251,49 +159,28 @@ func (g *gateway) apply(ctx context.Context, p *prepared) {
 	}
 }
 
-// serve starts serving a socket.
-func (g *gateway) serve(ctx context.Context, l *listening) {
-	g.open[l.address] = l
-	serving, cancel := context.WithCancel(ctx)
-	l.close = cancel // ends a server of HTTP; a listener for clients is closed instead, and its sessions go on
-	address := l.Addr().String()
-	switch l.use {
-	case forClients:
-		l.close = func() { _ = l.Close() }
-	case forOperators:
-		address = l.address // it was made under another name
-	}
-	g.log.Info("listening", "address", address, "for", string(l.use))
-	g.serving.Go(func() {
-		defer cancel()
-		var err error
-		switch l.use {
-		case forClients:
-			err = g.proxy.Serve(ctx, l.Listener, l.address)
-		case forMetrics:
-			err = admin.Serve(serving, l.Listener, admin.Handler(g.registry, g.ready), g.log)
-		case forOperators:
-			err = admin.Serve(serving, l.Listener, admin.SocketHandler(g.keeper), g.log)
-		}
-		if err != nil && !errors.Is(err, proxy.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			select {
-			case g.failed <- err:
-			default: // one is enough to stop
-			}
-		}
-	})
+// A reloading is a configuration read again, or why it cannot be used.
+type reloading struct {
+	p   *prepared
+	err error
 }
 
-// reload reads the configuration again. Where it cannot be used, the one in force stays.
-func (g *gateway) reload(ctx context.Context) {
+// reread reads the configuration again and makes it ready. It touches nothing of what runs, so that it may hang, on
+// a file system or a pipe, while signals are still obeyed.
+func (g *gateway) reread(ctx context.Context) reloading {
 	c, err := g.load()
-	var p *prepared
-	if err == nil {
-		p, err = g.prepare(ctx, c)
-	}
 	if err != nil {
+		return reloading{err: err}
+	}
+	p, err := g.prepare(ctx, c)
+	return reloading{p, err}
+}
+
+// reload puts a configuration read again in force. Where it cannot be used, the one in force stays.
+func (g *gateway) reload(ctx context.Context, r reloading) {
+	if r.err != nil {
 		g.reloads.WithLabelValues("failed").Inc()
-		for line := range strings.Lines(err.Error()) {
+		for line := range strings.Lines(r.err.Error()) {
 			g.log.Error("reload: " + strings.TrimSpace(line))
 		}
 		g.log.Error("reload: the configuration in force stays")
@@ -303,10 +190,10 @@ func (g *gateway) reload(ctx context.Context) {
 		}
 		return
 	}
-	if c.StateDir != g.config.StateDir || c.Node != g.config.Node || c.Log.Format != g.config.Log.Format {
+	if c := r.p.config; c.StateDir != g.config.StateDir || c.Node != g.config.Node || c.Log.Format != g.config.Log.Format {
 		g.log.Warn("reload: node, state_dir and log.format change with a restart only")
 	}
-	g.apply(ctx, p)
+	g.apply(ctx, r.p)
 	g.reloads.WithLabelValues("done").Inc()
 	g.audit.Post(&audit.Event{Name: audit.ConfigReloaded})
 	g.log.Info("reloaded the configuration")
@@ -353,14 +240,30 @@ func (g *gateway) run(ctx context.Context, signals <-chan os.Signal) error {
 // attend waits for signals and obeys them. It returns when the sessions have ended.
 func (g *gateway) attend(ctx context.Context, signals <-chan os.Signal) error {
 	var failure error
+	ready := make(chan reloading, 1)
+	busy, again := false, false
+	reread := func() {
+		busy, again = true, false
+		go func() { ready <- g.reread(ctx) }()
+	}
 	for {
 		select {
 		case s := <-signals:
-			if s == syscall.SIGHUP {
-				g.reload(ctx)
+			switch {
+			case s == syscall.SIGHUP && busy:
+				again = true
+				continue
+			case s == syscall.SIGHUP:
+				reread()
 				continue
 			}
 			g.log.Info("stopping", "signal", s.String(), "sessions", g.proxy.Sessions(), "grace", g.config.Shutdown.Grace.String())
+		case r := <-ready:
+			g.reload(ctx, r)
+			if busy = false; again {
+				reread()
+			}
+			continue
 		case failure = <-g.failed:
 			g.log.Error("stopping, for a listener failed", "error", failure)
 		case <-ctx.Done():

@@ -65,8 +65,27 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(patient{ln, log}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", ln.Addr(), err)
 	}
 	return nil
+}
+
+// A patient listener waits where accepting fails, mostly for want of descriptors: what operators look at must not end
+// for that, least of all the gateway with it.
+type patient struct {
+	net.Listener
+	log *slog.Logger
+}
+
+// Accept returns the next connection, or net.ErrClosed.
+func (p patient) Accept() (net.Conn, error) {
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		conn, err := p.Listener.Accept()
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return conn, err
+		}
+		p.log.Warn("accept a connection", "address", p.Addr().String(), "error", err, "retry_in", delay.String())
+		time.Sleep(delay)
+	}
 }

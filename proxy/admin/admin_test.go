@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,4 +80,41 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	DefaultConfig().Validate(func(key, problem string) { t.Errorf("default: %s %s", key, problem) })
+}
+
+// stingy is a listener that has no connections at first.
+type stingy struct {
+	net.Listener
+	refusals int
+}
+
+func (s *stingy) Accept() (net.Conn, error) {
+	if s.refusals > 0 {
+		s.refusals--
+		return nil, syscall.ENOBUFS
+	}
+	return s.Listener.Accept()
+}
+
+func TestServeOutlivesErrorsOfAccept(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	h := Handler(prometheus.NewRegistry(), func() (bool, []string) { return true, nil })
+	go func() { done <- Serve(ctx, &stingy{ln, 3}, h, slog.New(slog.DiscardHandler)) }()
+	resp, err := http.Get("http://" + ln.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("got %d, want 200", resp.StatusCode)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
 }
