@@ -13,22 +13,23 @@ import (
 // the heap of 2,000 idle sessions full of holes, 3 KB for each.
 const gcPercent = 200
 
-// A rush is over when for restTicks times tidyEvery less than rushBytes were allocated each time: fewer than some
-// ten logins.
+// A rush is over when restTicks times in a row, tidyEvery each, little was allocated and few goroutines were begun:
+// less than some ten logins do, or sessions that fall quiet and leave the stacks they needed.
 const (
-	tidyEvery = 500 * time.Millisecond
-	rushBytes = 512 << 10
-	restTicks = 3 // sessions have fallen quiet by then, and left the stacks they needed
+	tidyEvery      = 500 * time.Millisecond
+	restTicks      = 2
+	rushBytes      = 512 << 10
+	rushGoroutines = 20
 )
 
 // tidy sets the collector's target, and gives memory back to the system once a rush is over. A busy gateway is left
 // alone: there it would cost and gain nothing.
 func tidy(ctx context.Context) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
-	allocs := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	now := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/sched/goroutines-created:goroutines"}}
 	ticker := time.NewTicker(tidyEvery)
 	defer ticker.Stop()
-	var before uint64
+	var bytes, goroutines uint64
 	rested, rush := 0, true
 	for {
 		select {
@@ -36,14 +37,13 @@ func tidy(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		metrics.Read(allocs)
-		now := allocs[0].Value.Uint64()
-		if now-before >= rushBytes {
+		metrics.Read(now)
+		if now[0].Value.Uint64()-bytes >= rushBytes || now[1].Value.Uint64()-goroutines >= rushGoroutines {
 			rested, rush = 0, true
 		} else {
 			rested++
 		}
-		before = now
+		bytes, goroutines = now[0].Value.Uint64(), now[1].Value.Uint64()
 		if rush && rested == restTicks {
 			debug.FreeOSMemory()
 			rush = false
