@@ -1,0 +1,277 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/popgate/popgate/policy/audit"
+)
+
+// TestRenewalByIssuersWish: an issuer that wants a certificate renewed now (ARI) is heard.
+func TestRenewalByIssuersWish(t *testing.T) {
+	p := startPebble(t, pebbleOptions{})
+	dir := t.TempDir()
+	c := p.config("mail.example.org")
+	r, v := startRig(t, dir, c, nil)
+	first := shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
+	certPEM, _, err := r.k.Export(t.Context(), "mail.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+
+	// The issuer's own answer was to look again in hours: let them be over.
+	files, err := filepath.Glob(filepath.Join(dir, "acme/certificates/*/mail.example.org/*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	var res certmagic.CertificateResource
+	var cert acme.Certificate
+	if err := json.Unmarshal(must(os.ReadFile(files[0])), &res); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(res.IssuerData, &cert); err != nil || cert.RenewalInfo == nil {
+		t.Fatalf("no renewal information: %v", err)
+	}
+	hours := time.Now().Add(-time.Hour)
+	cert.RenewalInfo.RetryAfter = &hours
+	res.IssuerData = must(json.Marshal(cert))
+	write(t, files[0], must(json.Marshal(res)))
+	block, _ := pem.Decode(certPEM)
+	now := time.Now().UTC()
+	wish := must(json.Marshal(map[string]string{
+		"Certificate": string(pem.EncodeToMemory(block)),
+		"ARIResponse": `{"suggestedWindow":{"start":"` + now.Add(-2*time.Hour).Format(time.RFC3339) + `","end":"` + now.Add(-time.Hour).Format(time.RFC3339) + `"}}`,
+	}))
+	resp, err := p.client().Post("https://"+p.manage+"/set-renewal-info/", "application/json", bytes.NewReader(wish))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("Pebble takes no wish: %s", resp.Status)
+	}
+
+	r, v = startRig(t, dir, c, nil)
+	r.log.wait(t, "certificate obtained")
+	if again := shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org")); again.SerialNumber.Cmp(first.SerialNumber) == 0 {
+		t.Error("the certificate is the old one")
+	}
+}
+
+// A responder says of certificates whether they are revoked.
+type responder struct {
+	p *pebble
+
+	mu      sync.Mutex
+	revoked string // serial number
+	asked   int
+}
+
+func (o *responder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked++
+	req := must(ocsp.ParseRequest(must(io.ReadAll(r.Body))))
+	issuer, key := o.p.intermediate()
+	now := time.Now()
+	reply := ocsp.Response{Status: ocsp.Good, SerialNumber: req.SerialNumber, ThisUpdate: now.Add(-time.Minute), NextUpdate: now.Add(time.Hour)}
+	if req.SerialNumber.Text(16) == o.revoked {
+		reply.Status, reply.RevokedAt = ocsp.Revoked, now
+	}
+	_, _ = w.Write(must(ocsp.CreateResponse(issuer, issuer, reply, key)))
+}
+
+func TestStapleAndRevocation(t *testing.T) {
+	o := &responder{}
+	server := httptest.NewServer(o)
+	defer server.Close()
+	p := startPebble(t, pebbleOptions{config: map[string]any{"ocspResponderURL": server.URL, "keyAlgorithm": "rsa"}})
+	o.p = p
+	r, v := startRig(t, t.TempDir(), p.config("mail.example.org"), nil)
+	shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
+	var cs tls.ConnectionState
+	eventually(t, "a staple", func() bool {
+		// The visit after the order asks for it; nobody has to wait for minutes here.
+		r.due("mail.example.org")
+		var err error
+		if cs, err = shake(v.TLS("pop3s"), p.clientFor("mail.example.org")); err != nil {
+			t.Fatal(err)
+		}
+		return len(cs.OCSPResponse) > 0
+	})
+	issuer, _ := p.intermediate()
+	if reply, err := ocsp.ParseResponseForCert(cs.OCSPResponse, cs.PeerCertificates[0], issuer); err != nil || reply.Status != ocsp.Good {
+		t.Errorf("the staple: %v, %v", reply, err)
+	}
+	asked := o.asked
+	r.due("mail.example.org")
+	if o.asked != asked {
+		t.Error("the responder was asked again before it was time")
+	}
+
+	o.mu.Lock()
+	o.revoked = cs.PeerCertificates[0].SerialNumber.Text(16)
+	o.mu.Unlock()
+	r.k.acme.mu.Lock()
+	r.k.acme.all["mail.example.org"].staple.next = time.Time{}
+	r.k.acme.mu.Unlock()
+	r.due("mail.example.org")
+	again := shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
+	if again.SerialNumber.Cmp(cs.PeerCertificates[0].SerialNumber) == 0 {
+		t.Error("a revoked certificate is served on")
+	}
+	if got := r.told(audit.CertificateRevoked, "mail.example.org"); got != 1 {
+		t.Errorf("got %d events of the revocation, want one", got)
+	}
+}
+
+// due has a name visited now, and waits until that is over.
+func (r *rig) due(name string) {
+	r.t.Helper()
+	m := r.k.acme
+	var o *order
+	eventually(r.t, "no visit at work", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		e := m.all[name]
+		if e.pending != nil {
+			return false
+		}
+		e.due = time.Time{}
+		m.schedule(time.Now())
+		o = e.pending
+		return true
+	})
+	<-o.done
+}
+
+func TestBackoff(t *testing.T) {
+	refused := acme.Problem{Type: acme.ProblemTypeUnauthorized}
+	limited := acme.Problem{Type: acme.ProblemTypeRateLimited}
+	for _, tt := range []struct {
+		name     string
+		err      error
+		failures int
+		from, to time.Duration
+	}{
+		{"unreachable", io.EOF, 1, 9 * time.Second, 10 * time.Second},
+		{"unreachable for long", io.EOF, 50, 9 * time.Minute, 10 * time.Minute},
+		{"refused", refused, 1, 4 * time.Minute, 5 * time.Minute},
+		{"refused again", refused, 2, 13 * time.Minute, 15 * time.Minute},
+		{"refused for long", refused, 1000, 10 * time.Hour, 12 * time.Hour},
+		{"too many", limited, 1, 50 * time.Minute, time.Hour},
+		{"our own reasons", &refusal{reason: "x"}, 1, 4 * time.Minute, 5 * time.Minute},
+		{"the client's fault", &refusal{reason: "x", fleeting: true}, 9, 10 * time.Second, 10 * time.Second},
+	} {
+		for range 100 {
+			if got := backoff(tt.err, tt.failures); got < tt.from || got > tt.to {
+				t.Errorf("%s: got %v, want %v to %v", tt.name, got, tt.from, tt.to)
+			}
+		}
+	}
+	// What Let's Encrypt takes of failed validations for one name.
+	hour := time.Duration(0)
+	n := 1
+	for ; hour < time.Hour; n++ {
+		hour += backoff(refused, n)
+	}
+	if n-1 > 5 {
+		t.Errorf("%d failures in an hour", n-1)
+	}
+}
+
+func TestAcmeConfig(t *testing.T) {
+	on := func(edit func(*ACME)) Config {
+		c := DefaultConfig()
+		c.ACME.Domains, c.ACME.Agree = []string{"mail.example.org"}, true
+		edit(&c.ACME)
+		return c
+	}
+	for _, tt := range []struct {
+		name string
+		c    Config
+		want string // key and a part of the problem
+	}{
+		{"good", on(func(*ACME) {}), ""},
+		{"no agreement", on(func(a *ACME) { a.Agree = false }), "acme.agree Let's Encrypt (https://letsencrypt.org/repository/)"},
+		{"no agreement with another", on(func(a *ACME) { a.Agree = false; a.Issuers = []Issuer{{CA: "https://ca.example/dir"}} }), "acme.agree https://ca.example/dir"},
+		{"port 995 alone", on(func(a *ACME) { a.HTTPAddress, a.TLSALPNAddress = "", "" }), "acme.http_address only DNS-01 works"},
+		{"wildcard", on(func(a *ACME) { a.Domains = []string{"*.example.org"} }), "acme.domains[0] DNS-01"},
+		{"twice", on(func(a *ACME) { a.Domains = []string{"a.example", "A.example."} }), "acme.domains[1] domains[0]"},
+		{"no name", on(func(a *ACME) { a.Domains = []string{"mail server"} }), "acme.domains[0] correct it"},
+		{"key", on(func(a *ACME) { a.Key = "dsa" }), `acme.key write p256, p384 or rsa2048`},
+		{"missing", on(func(a *ACME) { a.Missing = "panic" }), "acme.missing write alert or local_ca"},
+		{"issuer", on(func(a *ACME) { a.Issuers = []Issuer{{CA: "http://ca.example"}} }), "acme.issuers[0].ca https"},
+		{"RSA twice", on(func(a *ACME) { a.Key = "rsa2048"; a.Issuers = []Issuer{{Key: "rsa2048", RSAToo: true}} }), "acme.issuers[0].rsa_too remove"},
+		{"account", on(func(a *ACME) { a.Issuers = []Issuer{{ExternalAccount: ExternalAccount{KeyID: "1"}}} }), "acme.issuers[0].external_account.hmac_key_file write"},
+		{"account key", on(func(a *ACME) { a.Issuers = []Issuer{{ExternalAccount: ExternalAccount{HMACKeyFile: "1"}}} }), "acme.issuers[0].external_account.key_id write"},
+		{"template", on(func(a *ACME) { a.OnDemand.Names = []string{"{domain}.example.org"} }), "acme.on_demand.names[0] must end in {domain}"},
+		{"half a label", on(func(a *ACME) { a.OnDemand.Names = []string{"mail{domain}"} }), "acme.on_demand.names[0] whole labels"},
+		{"resolver", on(func(a *ACME) { a.OnDemand.Resolver = "a b" }), "acme.on_demand.resolver"},
+		{"names", on(func(a *ACME) { a.OnDemand.MaxNames = 0 }), "acme.on_demand.max_names write 1"},
+		{"address", on(func(a *ACME) { a.HTTPAddress = "80" }), `acme.http_address ":port"`},
+		{"off but for a word", func() Config { c := DefaultConfig(); c.ACME.Email = "a@b.example"; return c }(), "acme.domains list the names"},
+		{"client CA", func() Config { c := DefaultConfig(); c.ClientCA.Mode = "require"; return c }(), "client_ca.file write"},
+		{"mode", func() Config { c := DefaultConfig(); c.ClientCA.File = "x"; return c }(), "client_ca.mode write request or require"},
+	} {
+		var got []string
+		tt.c.Validate(func(key, problem string) { got = append(got, key+" "+problem) })
+		key, part, _ := strings.Cut(tt.want, " ")
+		if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.HasPrefix(got[0], key+" ") || !strings.Contains(got[0], part)) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestTemplate(t *testing.T) {
+	for _, tt := range []struct{ template, name, domain string }{
+		{"mail.{domain}", "mail.example.org", "example.org"},
+		{"mail.{domain}", "mail.org", ""},
+		{"mail.{domain}", "pop.example.org", ""},
+		{"MX.Mail.{domain}", "mx.mail.example.org", "example.org"},
+		{"{domain}", "example.org", "example.org"},
+	} {
+		got, err := parseTemplate(tt.template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := got.domain(tt.name); d != tt.domain {
+			t.Errorf("%s in %s: got %q, want %q", tt.template, tt.name, d, tt.domain)
+		}
+		if tt.domain != "" && got.name(tt.domain) != tt.name {
+			t.Errorf("%s of %s: got %q", tt.template, tt.domain, got.name(tt.domain))
+		}
+	}
+}
+
+func TestZapGoesToDebug(t *testing.T) {
+	log, logger := newLog()
+	newZap(logger).Named("obtain").With(zap.String("identifier", "mail.example.org")).Warn("trouble", zap.String("why", "it rains"))
+	recs := log.take()
+	if len(recs) != 1 {
+		t.Fatalf("got %d records", len(recs))
+	}
+	line := text(recs[0])
+	for _, want := range []string{"acme: trouble", "level=warn", "part=obtain", "identifier=mail.example.org", "why=it rains"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("got %q, want %q in it", line, want)
+		}
+	}
+}
