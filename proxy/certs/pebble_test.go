@@ -516,8 +516,7 @@ func shakeOverTCP(t *testing.T, server, client *tls.Config) (tls.ConnectionState
 	}()
 	c, err := tls.Dial("tcp", ln.Addr().String(), client)
 	if err != nil {
-		<-done
-		return tls.ConnectionState{}, err
+		return tls.ConnectionState{}, errors.Join(err, <-done)
 	}
 	defer c.Close()
 	_, err = io.ReadAll(c)
