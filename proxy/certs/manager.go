@@ -47,6 +47,7 @@ type manager struct {
 	wait    time.Duration // how long a handshake waits
 
 	view atomic.Pointer[acmeView] // nil without tls.acme
+	open atomic.Pointer[manner]   // which doors are shut
 
 	// What handshakes look at: the names that have certificates.
 	exact sync.Map // name -> *managed
@@ -286,9 +287,16 @@ func (m *manager) relist() {
 
 // renew queues a visit of a name that orders anew whatever its age.
 func (m *manager) renew(name string) (*order, bool) {
+	v := m.view.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.all[name]
+	if e == nil && v != nil && v.knows(name) {
+		// It may lie in the storage, pushed out of memory.
+		e = &managed{name: name}
+		m.all[name] = e
+		m.count(e, 1)
+	}
 	if e == nil {
 		return nil, false
 	}
