@@ -324,7 +324,7 @@ func TestEviction(t *testing.T) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		n := 0
-		m.exact.Range(func(any, any) bool { n++; return true })
+		m.shelf.exact.Range(func(any, any) bool { n++; return true })
 		return m.held <= 10 && len(m.all) <= 10 && n == m.held
 	})
 	c2.ServerName = names[0]
