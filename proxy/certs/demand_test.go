@@ -300,6 +300,13 @@ func TestSilentIssuer(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("%d handshakes took %v", 4*maxPatient, took)
 	}
+	// To stop is not to fail.
+	r.stop()
+	for _, line := range texts(r.log.take()) {
+		if strings.Contains(line, "no certificate for now") {
+			t.Errorf("the end was logged as %q", line)
+		}
+	}
 }
 
 // TestEviction: names beyond max_names are read again when somebody asks.

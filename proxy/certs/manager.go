@@ -355,6 +355,12 @@ func (m *manager) fail(o *order, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := o.m
+	// popgate stops: that is nobody's failure.
+	if errors.Is(err, context.Canceled) {
+		o.err = err
+		m.end(o)
+		return
+	}
 	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
 		e.failures++
 	}

@@ -175,6 +175,9 @@ func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site
 
 // note counts what came of asking an issuer, and records a failure.
 func (m *manager) note(iss *issuer, e *managed, err error, renewal bool) {
+	if errors.Is(err, context.Canceled) {
+		return // popgate stops
+	}
 	result := "issued"
 	if renewal {
 		result = "renewed"
