@@ -137,9 +137,10 @@ func (v *acmeView) covers(name string) bool {
 	return ok && v.domains["*."+parent]
 }
 
-func (v *acmeView) rsaToo() bool {
-	// Only what the first issuer is set to do is waited for: the others stand in for it.
-	return v.issuers[0].rsa != nil
+// rsaToo says whether there should be an RSA certificate beside a first one, of the same issuer.
+func (v *acmeView) rsaToo(first *site) bool {
+	iss := v.issuerOf(first)
+	return iss != nil && iss.conf.RSAToo
 }
 
 // dnsSolver makes DNS-01 challenges records in DNS.

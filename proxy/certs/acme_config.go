@@ -132,8 +132,8 @@ type ClientCA struct {
 
 func defaultACME() ACME {
 	return ACME{
-		DNS: dns.DefaultConfig(), Storage: storage.DefaultConfig(),
-		Key: keyP256, HTTPAddress: ":80", TLSALPNAddress: ":443", Missing: missingAlert, Orders: limit.Rate{Count: 70, Per: time.Hour},
+		DNS: dns.DefaultConfig(), Storage: storage.DefaultConfig(), Key: keyP256,
+		HTTPAddress: ":80", TLSALPNAddress: ":443", Missing: missingAlert, Orders: limit.Rate{Count: 70, Per: time.Hour},
 		OnDemand: OnDemand{
 			MaxNames: 10_000, MaxWaiting: 500,
 			PerNetwork: limit.Rate{Count: 10, Per: time.Hour}, PerDomain: limit.Rate{Count: 5, Per: 24 * time.Hour},

@@ -360,3 +360,43 @@ func TestOffline(t *testing.T) {
 		t.Errorf("export an unknown name: %v", err)
 	}
 }
+
+// TestTakenPort: where another program has one of the two ports, the other one is used, and no validation fails for it.
+func TestTakenPort(t *testing.T) {
+	p := startPebble(t, pebbleOptions{})
+	other, err := net.Listen("tcp", p.alpn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	c := p.config("a.example.org", "b.example.org", "c.example.org", "d.example.org", "e.example.org", "f.example.org")
+	c.ACME.TLSALPNAddress = p.alpn
+	r, _ := startRig(t, t.TempDir(), c, nil)
+	for range c.ACME.Domains {
+		r.log.wait(t, "certificate obtained")
+	}
+	if said := p.log.String(); strings.Contains(said, "INVALID") || strings.Contains(said, "TLS-ALPN") {
+		t.Error("validations were tried on the port of somebody else")
+	}
+}
+
+func TestCheckReadsWhatACMENames(t *testing.T) {
+	c := DefaultConfig()
+	c.ACME.Domains, c.ACME.Agree = []string{"mail.example.org"}, true
+	c.ACME.Issuers = []Issuer{{CARoot: "/no/ca", ExternalAccount: ExternalAccount{KeyID: "1", HMACKeyFile: "/no/key"}}}
+	c.ACME.DNS.Provider, c.ACME.DNS.RFC2136.Server, c.ACME.DNS.RFC2136.KeyFile = "rfc2136", "127.0.0.1", "/no/tsig"
+	c.ClientCA = ClientCA{File: "/no/clients", Mode: "require"}
+	_, err := Check(c)
+	var keys []string
+	for _, p := range Problems(err) {
+		keys = append(keys, p.Key)
+	}
+	want := "tls.acme.issuers[0].ca_root tls.acme.issuers[0].external_account.hmac_key_file tls.acme.dns tls.client_ca.file"
+	if got := strings.Join(keys, " "); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	_, err = New(t.TempDir(), nil, nil).Prepare(c, nil, nil, Deps{})
+	if len(Problems(err)) == 0 {
+		t.Errorf("Prepare: %v", err)
+	}
+}

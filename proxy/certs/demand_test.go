@@ -300,6 +300,13 @@ func TestSilentIssuer(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("%d handshakes took %v", 4*maxPatient, took)
 	}
+	// To stop is not to fail.
+	r.stop()
+	for _, line := range texts(r.log.take()) {
+		if strings.Contains(line, "no certificate for now") {
+			t.Errorf("the end was logged as %q", line)
+		}
+	}
 }
 
 // TestEviction: names beyond max_names are read again when somebody asks.
@@ -324,7 +331,7 @@ func TestEviction(t *testing.T) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		n := 0
-		m.exact.Range(func(any, any) bool { n++; return true })
+		m.shelf.exact.Range(func(any, any) bool { n++; return true })
 		return m.held <= 10 && len(m.all) <= 10 && n == m.held
 	})
 	c2.ServerName = names[0]

@@ -58,6 +58,7 @@ func (d *doors) follow(ctx context.Context) {
 		d.m.log.Error("no issuer can come in: " + onlyDNS)
 	}
 	d.told = shut
+	d.m.open.Store(&manner{withoutHTTP: d.http.ln == nil, without443: d.alpn.ln == nil})
 }
 
 func (d *doors) move(ctx context.Context, one *door, address string, serve func(net.Listener)) {
@@ -102,6 +103,15 @@ func (d *doors) close() {
 	d.http.close()
 	d.alpn.close()
 	d.ended.Wait()
+}
+
+// doors says by which challenges an order can be answered. Where one of two doors is ours and the other is not, a validation there would
+// most likely fail, and issuers count that. Where none is, somebody else may answer for us: another node, or a web server.
+func (m *manager) doors() manner {
+	if a := m.open.Load(); a != nil && a.withoutHTTP != a.without443 {
+		return *a
+	}
+	return manner{}
 }
 
 // shut says that nobody can come in where the address says.

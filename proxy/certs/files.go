@@ -9,20 +9,53 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/popgate/popgate/proxy/certs/dns"
 )
 
 // maxFile is far above any chain; it keeps a wrong path from being read into memory.
 const maxFile = 1 << 20
 
-// Check reads the files c names, as Prepare does, but makes nothing and touches no state_dir: it is for
+// Check reads the files c names, as Prepare does, but makes nothing, asks nobody and touches no state_dir: it is for
 // `popgate check`. It reports what the readable certificates cover and, as joined *Problem, what is wrong with the others.
 func Check(c Config) ([]Info, error) {
 	pairs, err := loadPairs(c.Certificates)
+	err = errors.Join(err, c.ACME.checkFiles(), c.ClientCA.checkFile())
 	infos := make([]Info, 0, len(pairs))
 	for _, p := range pairs {
 		infos = append(infos, p.source().info())
 	}
 	return infos, err
+}
+
+func (a ACME) checkFiles() error {
+	if !a.on() {
+		return nil
+	}
+	var problems []error
+	for n, iss := range a.Issuers {
+		at := fmt.Sprintf("tls.acme.issuers[%d]", n)
+		if iss.CARoot != "" {
+			_, err := readPool(at+".ca_root", iss.CARoot)
+			problems = append(problems, err)
+		}
+		_, err := readExternalAccount(at+".external_account.hmac_key_file", iss.ExternalAccount)
+		problems = append(problems, err)
+	}
+	if a.DNS.Enabled() {
+		if _, err := dns.NewSolver(a.DNS, nil); err != nil {
+			problems = append(problems, &Problem{Key: "tls.acme.dns", Problem: err.Error(), Err: err})
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func (c ClientCA) checkFile() error {
+	if !c.on() {
+		return nil
+	}
+	_, err := readPool("tls.client_ca.file", c.File)
+	return err
 }
 
 // loadPairs gives the pairs that are good, in their order, and a Problem for each fault in the others.

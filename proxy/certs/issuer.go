@@ -27,18 +27,25 @@ const orderTimeout = 5 * time.Minute
 
 // issuer is one that may be asked for certificates.
 type issuer struct {
+	kit
 	conf  Issuer
 	label string // for metrics, logs and events: its host
 	acme  *certmagic.ACMEIssuer
-	main  *certmagic.Config
-	rsa   *certmagic.Config // for the second certificate of a name; nil where there is none
-	trust *x509.CertPool    // nil is the system's
+	trust *x509.CertPool // nil is the system's
+	eab   *acme.EAB      // nil for none
 	// timeout ends an order.
 	timeout time.Duration
 
 	mu       sync.Mutex
-	caa      []string // the names by which CAA records call it
+	configs  map[manner]*certmagic.Config // made when first needed
+	caa      []string                     // the names by which CAA records call it
 	caaUntil time.Time
+}
+
+// manner is what may differ between two orders of one issuer.
+type manner struct {
+	rsa                     bool // for the second certificate of a name
+	withoutHTTP, without443 bool // where nobody of us could answer
 }
 
 // kit is what the issuers of one view have in common.
@@ -52,7 +59,7 @@ type kit struct {
 
 // newIssuer reads the files that conf names. It asks nobody.
 func (k kit) newIssuer(conf Issuer, at string) (*issuer, error) {
-	i := &issuer{conf: conf, label: conf.CA, timeout: orderTimeout}
+	i := &issuer{kit: k, conf: conf, label: conf.CA, timeout: orderTimeout, configs: make(map[manner]*certmagic.Config)}
 	if k.dns != nil {
 		i.timeout += k.section.DNS.Longest()
 	}
@@ -69,15 +76,28 @@ func (k kit) newIssuer(conf Issuer, at string) (*issuer, error) {
 	if err := errors.Join(append(problems, err)...); err != nil {
 		return nil, err
 	}
-	i.main = k.config(conf.Key, k.storage)
-	template := k.template(conf, i.trust, eab)
-	i.acme = certmagic.NewACMEIssuer(i.main, template)
-	i.main.Issuers = []certmagic.Issuer{i.acme}
-	if conf.RSAToo {
-		i.rsa = k.config(keyRSA2048, rsaStorage{k.storage})
-		i.rsa.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(i.rsa, template)}
-	}
+	i.eab = eab
+	i.acme = i.configFor(manner{}).Issuers[0].(*certmagic.ACMEIssuer)
 	return i, nil
+}
+
+// configFor gives certmagic's config for an order.
+func (i *issuer) configFor(a manner) *certmagic.Config {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if c := i.configs[a]; c != nil {
+		return c
+	}
+	c := i.config(i.conf.Key, i.storage)
+	if a.rsa {
+		c = i.config(keyRSA2048, rsaStorage{i.storage})
+	}
+	t := i.template(i.conf, i.trust, i.eab)
+	t.DisableHTTPChallenge = t.DisableHTTPChallenge || a.withoutHTTP
+	t.DisableTLSALPNChallenge = t.DisableTLSALPNChallenge || a.without443
+	c.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(c, t)}
+	i.configs[a] = c
+	return c
 }
 
 // config makes a config of certmagic's that orders with keys of a kind. Its cache stays empty: handshakes and renewals are this
@@ -150,7 +170,7 @@ func readPool(key, path string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, &Problem{Key: key, Problem: path + " holds no PEM certificate: give a file with a BEGIN CERTIFICATE line"}
+		return nil, &Problem{Key: key, Problem: path + " " + noCert(path, data)}
 	}
 	return pool, nil
 }
@@ -191,13 +211,13 @@ func onEvent(ctx context.Context, event string, data map[string]any) error {
 
 // order has the issuer make a certificate for a name, once, and puts it into the storage. It is done as well where the storage has one
 // that needs no renewal, unless force is set.
-func (i *issuer) order(ctx context.Context, c *certmagic.Config, name string, force bool) error {
+func (i *issuer) order(ctx context.Context, how manner, name string, force bool) error {
 	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
 	a := &attempt{end: cancel}
 	ctx = context.WithValue(ctx, attemptKey{}, a)
 	// It obtains what is not there yet. RenewCertSync would ask a person at the terminal where no email is set.
-	err := c.RenewCertAsync(ctx, name, force)
+	err := i.configFor(how).RenewCertAsync(ctx, name, force)
 	if a.err != nil {
 		err = a.err
 	}
@@ -205,7 +225,7 @@ func (i *issuer) order(ctx context.Context, c *certmagic.Config, name string, fo
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &problem) && problem.Type == acme.ProblemTypeConnection && i.acme.DNS01Solver == nil:
+	case errors.As(err, &problem) && problem.Type == acme.ProblemTypeConnection && i.dns == nil:
 		return fmt.Errorf("order a certificate for %s from %s: %w; %s", name, i.label, err, onlyDNS)
 	}
 	return fmt.Errorf("order a certificate for %s from %s: %w", name, i.label, err)

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/popgate/popgate/policy/audit"
-	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/policy/store"
 )
 
@@ -47,15 +45,11 @@ type manager struct {
 	wait    time.Duration // how long a handshake waits
 
 	view atomic.Pointer[acmeView] // nil without tls.acme
+	open atomic.Pointer[manner]   // which doors are shut
 
-	// What handshakes look at: the names that have certificates.
-	exact sync.Map // name -> *managed
-	wild  sync.Map // "example.org" -> *managed, for "*.example.org"
-
-	hasher   store.Hasher
-	networks *limit.Rates // orders by client network
-	parents  *limit.Rates // orders by registered domain
-	patient  chan struct{}
+	shelf   shelf
+	budgets budgets
+	patient chan struct{} // the handshakes that wait
 
 	loads  queue // for the storage to be read
 	orders queue // for an issuer to be asked
@@ -114,9 +108,8 @@ func (o *order) show() { o.once.Do(func() { close(o.ready) }) }
 func newManager(log *slog.Logger, m *orderMetrics) *manager {
 	return &manager{
 		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience,
-		hasher: store.NewHasher(), networks: limit.NewRates(100_000), parents: limit.NewRates(100_000),
-		patient: make(chan struct{}, maxPatient),
-		loads:   newQueue(), orders: newQueue(), news: make(chan struct{}, 1),
+		budgets: newBudgets(), patient: make(chan struct{}, maxPatient),
+		loads: newQueue(), orders: newQueue(), news: make(chan struct{}, 1),
 		all: make(map[string]*managed), recall: newRecall(),
 	}
 }
@@ -125,22 +118,15 @@ func (m *manager) now() int64 { return int64(time.Since(m.start)) }
 
 // find gives the certificates that are in memory for a name in lower case.
 func (m *manager) find(name string) []*tls.Certificate {
-	e, ok := m.exact.Load(name)
-	if !ok {
-		_, parent, dot := strings.Cut(name, ".")
-		if !dot {
-			return nil
-		}
-		if e, ok = m.wild.Load(parent); !ok {
-			return nil
-		}
+	e := m.shelf.find(name)
+	if e == nil {
+		return nil
 	}
-	entry := e.(*managed)
 	// Handshakes on all processors write here otherwise.
-	if now := int64(time.Since(m.start) / time.Second); entry.used.Load() != now {
-		entry.used.Store(now)
+	if now := int64(time.Since(m.start) / time.Second); e.used.Load() != now {
+		e.used.Store(now)
 	}
-	return entry.shown.Load().certs
+	return e.shown.Load().certs
 }
 
 // use puts a view in force; nil ends all managing.
@@ -201,11 +187,7 @@ func (m *manager) count(e *managed, by int) {
 func (m *manager) forget(e *managed) {
 	m.count(e, -1)
 	delete(m.all, e.name)
-	if parent, ok := strings.CutPrefix(e.name, "*."); ok {
-		m.wild.CompareAndDelete(parent, e)
-	} else {
-		m.exact.CompareAndDelete(e.name, e)
-	}
+	m.shelf.drop(e)
 }
 
 // wake has run look at once for what is due.
@@ -286,9 +268,16 @@ func (m *manager) relist() {
 
 // renew queues a visit of a name that orders anew whatever its age.
 func (m *manager) renew(name string) (*order, bool) {
+	v := m.view.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.all[name]
+	if e == nil && v != nil && v.knows(name) {
+		// It may lie in the storage, pushed out of memory.
+		e = &managed{name: name}
+		m.all[name] = e
+		m.count(e, 1)
+	}
 	if e == nil {
 		return nil, false
 	}
@@ -327,11 +316,7 @@ func (m *manager) install(e *managed, sites []*site) {
 		// Or the next to come would push it out at once.
 		e.used.Store(int64(time.Since(m.start) / time.Second))
 	}
-	if parent, ok := strings.CutPrefix(e.name, "*."); ok {
-		m.wild.Store(parent, e)
-	} else {
-		m.exact.Store(e.name, e)
-	}
+	m.shelf.put(e)
 	m.evict()
 }
 
@@ -370,6 +355,12 @@ func (m *manager) fail(o *order, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := o.m
+	// popgate stops: that is nobody's failure.
+	if errors.Is(err, context.Canceled) {
+		o.err = err
+		m.end(o)
+		return
+	}
 	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
 		e.failures++
 	}
@@ -404,68 +395,5 @@ func (m *manager) end(o *order) {
 func (m *manager) post(e *audit.Event) {
 	if v := m.view.Load(); v != nil && v.deps.Post != nil {
 		v.deps.Post(e)
-	}
-}
-
-// A queue holds orders for its workers, the oldest first.
-type queue struct {
-	mu   *sync.Mutex
-	list *[]*order
-	wake chan struct{}
-}
-
-func newQueue() queue {
-	return queue{mu: new(sync.Mutex), list: new([]*order), wake: make(chan struct{}, 1)}
-}
-
-func (q queue) push(o *order) {
-	q.mu.Lock()
-	*q.list = append(*q.list, o)
-	q.mu.Unlock()
-	q.signal()
-}
-
-func (q queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (q queue) len() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(*q.list)
-}
-
-func (q queue) pop() *order {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(*q.list) == 0 {
-		return nil
-	}
-	o := (*q.list)[0]
-	(*q.list)[0] = nil
-	*q.list = (*q.list)[1:]
-	if len(*q.list) > 0 {
-		q.signal()
-	}
-	return o
-}
-
-// each does work on the orders until ctx ends. What is still queued then ends unserved.
-func (q queue) each(ctx context.Context, work func(context.Context, *order)) {
-	for {
-		if ctx.Err() != nil {
-			return
-		}
-		if o := q.pop(); o != nil {
-			work(ctx, o)
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-q.wake:
-		}
 	}
 }

@@ -130,7 +130,7 @@ func (m *manager) expected(hello *tls.ClientHelloInfo, name string) (o *order, o
 		return nil, true
 	}
 	network, _ := networkOf(hello)
-	e := &managed{name: name, network: m.hasher.Network(network), failures: m.recall.get(name).failures}
+	e := &managed{name: name, network: m.budgets.hasher.Network(network), failures: m.recall.get(name).failures}
 	m.all[name] = e
 	m.count(e, 1)
 	e.pending = newOrder(e, false)
@@ -165,7 +165,7 @@ func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	}
 	if asked {
 		// First of all, so that a scan does not even make us ask DNS.
-		if _, ok := m.networks.Take(o.m.network, v.section.OnDemand.PerNetwork, m.now()); !ok {
+		if _, ok := m.budgets.networks.Take(o.m.network, v.section.OnDemand.PerNetwork, m.now()); !ok {
 			return m.refuse("network", &refusal{fleeting: true, reason: fmt.Sprintf(
 				"its client's network has asked for %s other names (tls.acme.on_demand.per_network)", v.section.OnDemand.PerNetwork)})
 		}
@@ -180,7 +180,7 @@ func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	if err != nil {
 		parent = name
 	}
-	if _, ok := m.parents.Take(m.hasher.Pair("parent", parent), v.section.OnDemand.PerDomain, m.now()); !ok {
+	if _, ok := m.budgets.parents.Take(m.budgets.hasher.Pair("parent", parent), v.section.OnDemand.PerDomain, m.now()); !ok {
 		return m.refuse("domain", &refusal{reason: fmt.Sprintf("%s of the names below %s have been ordered (tls.acme.on_demand.per_domain)",
 			v.section.OnDemand.PerDomain, parent)})
 	}

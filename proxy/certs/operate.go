@@ -118,7 +118,7 @@ func (k *Keeper) Renew(ctx context.Context, name string) error {
 
 // Export gives the certificate that clients get for a name, with its chain, and its key, both in PEM. The error is ErrUnknownName where
 // there is none. Of an ECDSA and an RSA certificate it gives the first one.
-func (k *Keeper) Export(_ context.Context, name string) (certPEM, keyPEM []byte, err error) {
+func (k *Keeper) Export(ctx context.Context, name string) (certPEM, keyPEM []byte, err error) {
 	name, err = normal(name)
 	if err != nil {
 		return nil, nil, err
@@ -130,6 +130,9 @@ func (k *Keeper) Export(_ context.Context, name string) (certPEM, keyPEM []byte,
 	found := v.table.Load().find(name)
 	if found == nil {
 		found = k.acme.find(name)
+	}
+	if found == nil && v.acme != nil {
+		return v.acme.store.Export(ctx, name) // perhaps pushed out of memory
 	}
 	if found == nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, ErrUnknownName)

@@ -20,7 +20,7 @@ func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []
 	for _, rsa := range []bool{false, true} {
 		var best *site
 		for _, iss := range v.issuers {
-			if rsa && iss.rsa == nil {
+			if rsa && !iss.conf.RSAToo {
 				continue
 			}
 			p := place{issuer: iss.acme.IssuerKey(), name: name, rsa: rsa}
@@ -45,7 +45,7 @@ func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []
 
 // needs says whether a name's certificates have to be obtained, or to be looked after by asking somebody else than the storage.
 func (v *acmeView) needs(sites []*site, now time.Time) (order, care bool) {
-	if len(sites) == 0 || sites[0].rsa || v.rsaToo() && len(sites) == 1 {
+	if len(sites) == 0 || sites[0].rsa || len(sites) == 1 && v.rsaToo(sites[0]) {
 		return true, true
 	}
 	for _, s := range sites {
@@ -144,35 +144,40 @@ func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site
 	defer m.metrics.inFlight.Dec()
 	name, force := o.m.name, o.force || m.isRevoked(o.m, before)
 	var failed []error
-	asked := false
 	for _, iss := range v.issuers {
 		if err := m.pace(ctx, v, o.force); err != nil {
 			return nil, err
 		}
-		err := iss.order(ctx, iss.main, name, force)
-		if err == nil && iss.rsa != nil {
-			err = iss.order(ctx, iss.rsa, name, force)
-		}
+		how := m.doors()
+		err := iss.order(ctx, how, name, force)
 		m.note(iss, o.m, err, len(before) > 0)
-		if err == nil {
-			asked = true
-			break
+		if err != nil {
+			failed = append(failed, err)
+			continue
 		}
-		failed = append(failed, err)
+		failed = nil
+		// Without the second one the name is served all the same: no reason to try the next issuer.
+		if how.rsa = true; iss.conf.RSAToo {
+			if err := iss.order(ctx, how, name, force); err != nil {
+				m.note(iss, o.m, err, len(before) > 0)
+				failed = []error{err}
+			}
+		}
+		break
 	}
 	sites, _, err := v.read(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	m.tell(before, sites)
-	if !asked {
-		return sites, errors.Join(failed...)
-	}
-	return sites, nil
+	return sites, errors.Join(failed...)
 }
 
 // note counts what came of asking an issuer, and records a failure.
 func (m *manager) note(iss *issuer, e *managed, err error, renewal bool) {
+	if errors.Is(err, context.Canceled) {
+		return // popgate stops
+	}
 	result := "issued"
 	if renewal {
 		result = "renewed"
