@@ -1,6 +1,6 @@
 // Package policy decides who may come in and how often, and keeps count of who is there.
 //
-// A Gate keeps the counts, for as long as the process runs. Rules are what the configuration says about them; new
+// A Keeper keeps the counts, for as long as the process runs. A Gate is what the configuration says about them; new
 // ones replace old ones at a reload, and the counts go on. A Visit is one client's stay: what it took is given back
 // when it ends, whatever way that comes about.
 //

@@ -29,8 +29,8 @@ var (
 // maxRates is how many networks, and how many users, have the times of their logins kept: 16 MiB each when all are.
 const maxRates = 1 << 20
 
-// A Gate keeps what is counted. It is made once and outlives every set of rules; many may use it at once.
-type Gate struct {
+// A Keeper keeps what is counted. It is made once and outlives every Gate; many may use it at once.
+type Keeper struct {
 	start  time.Time // the zero of the clock that rates go by; its monotonic reading is what counts
 	hasher store.Hasher
 
@@ -41,9 +41,9 @@ type Gate struct {
 	logins   *limit.Rates  // by user
 }
 
-// New returns a Gate that has counted nothing. It starts nothing and needs no closing.
-func New() *Gate {
-	return &Gate{
+// New returns a Keeper that has counted nothing. It starts nothing and needs no closing.
+func New() *Keeper {
+	return &Keeper{
 		start:    time.Now(),
 		hasher:   store.NewHasher(),
 		networks: store.NewCounts(),
@@ -53,56 +53,55 @@ func New() *Gate {
 	}
 }
 
-// Prepare makes rules of c, which has passed Validate. They share the gate's counts with all rules before.
-func (g *Gate) Prepare(c Config) *Rules {
-	return &Rules{gate: g, Config: c}
+// Prepare makes a Gate of c, which has passed Validate. It shares the counts with all Gates before.
+func (k *Keeper) Prepare(c Config) *Gate {
+	return &Gate{keeper: k, config: c}
 }
 
-func (g *Gate) now() int64 { return int64(time.Since(g.start)) }
+func (k *Keeper) now() int64 { return int64(time.Since(k.start)) }
 
 // enter counts one more session, unless there are most; most <= 0 is no bound. It never counts one too many in
 // passing, or clients would be refused while there is room.
-func (g *Gate) enter(most int) bool {
+func (k *Keeper) enter(most int) bool {
 	for {
-		n := g.sessions.Load()
+		n := k.sessions.Load()
 		if most > 0 && n >= int64(most) {
 			return false
 		}
-		if g.sessions.CompareAndSwap(n, n+1) {
+		if k.sessions.CompareAndSwap(n, n+1) {
 			return true
 		}
 	}
 }
 
-// Rules say what the gate refuses. They do not change; many may use them at once.
-type Rules struct {
-	gate *Gate
-	// Config is what the rules were made of.
-	Config Config
+// A Gate admits clients by one configuration. It does not change; many may use it at once.
+type Gate struct {
+	keeper *Keeper
+	config Config
 }
 
 // Admit lets a client in, before any crypto is spent on it. It fails with ErrSessions or ErrSessionsPerIP; else the
-// caller owes the visit its Close. The visit goes by these rules until its end.
-func (r *Rules) Admit(_ context.Context, c *auth.Client) (*Visit, error) {
-	exempt := r.exempt(c.Addr.Addr())
-	all, each := r.Config.Sessions, r.Config.SessionsPerIP
+// caller owes the visit its Close. The visit goes by this gate until its end.
+func (g *Gate) Admit(_ context.Context, c *auth.Client) (*Visit, error) {
+	exempt := g.exempt(c.Addr.Addr())
+	all, each := g.config.Sessions, g.config.SessionsPerIP
 	if exempt {
 		all, each = 0, 0
 	}
-	if !r.gate.enter(all) {
+	if !g.keeper.enter(all) {
 		return nil, ErrSessions
 	}
-	network := r.gate.hasher.Network(c.Network())
-	if !r.gate.networks.Add(network, each) {
-		r.gate.sessions.Add(-1)
+	network := g.keeper.hasher.Network(c.Network())
+	if !g.keeper.networks.Add(network, each) {
+		g.keeper.sessions.Add(-1)
 		return nil, ErrSessionsPerIP
 	}
-	return &Visit{rules: r, network: network, exempt: exempt}, nil
+	return &Visit{gate: g, network: network, exempt: exempt}, nil
 }
 
-func (r *Rules) exempt(addr netip.Addr) bool {
+func (g *Gate) exempt(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
-	for _, p := range r.Config.Exempt {
+	for _, p := range g.config.Exempt {
 		if p.Contains(addr) {
 			return true
 		}

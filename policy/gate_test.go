@@ -17,7 +17,7 @@ func client(addr string) *auth.Client {
 	return &auth.Client{Addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 40000), Listener: "pop3s"}
 }
 
-func admit(t *testing.T, r *policy.Rules, addr string) *policy.Visit {
+func admit(t *testing.T, r *policy.Gate, addr string) *policy.Visit {
 	t.Helper()
 	v, err := r.Admit(t.Context(), client(addr))
 	if err != nil {
@@ -28,7 +28,7 @@ func admit(t *testing.T, r *policy.Rules, addr string) *policy.Visit {
 }
 
 // wantHeld is the check that nothing is left behind.
-func wantHeld(t *testing.T, g *policy.Gate, sessions, networks, users int) {
+func wantHeld(t *testing.T, g *policy.Keeper, sessions, networks, users int) {
 	t.Helper()
 	s, n, u := g.Held()
 	if s != sessions || n != networks || u != users {

@@ -21,7 +21,7 @@ const (
 // A Visit is one client's stay, from Admit to Close. It goes through any number of rounds of Attempt, Enter and Done,
 // of which a new one ends the one before. Only one goroutine at a time may use it, and none after Close.
 type Visit struct {
-	rules   *Rules
+	gate    *Gate
 	network store.Key
 	user    store.Key // of the login that Enter told of
 	exempt  bool
@@ -38,17 +38,17 @@ type turn struct {
 	paid int64
 }
 
-func (t *turn) take(g *Gate, r *limit.Rates, k store.Key, rate limit.Rate) bool {
+func (t *turn) take(kp *Keeper, r *limit.Rates, k store.Key, rate limit.Rate) bool {
 	if rate.Off() {
 		return true
 	}
-	t.paid, t.held = r.Take(k, rate, g.now())
+	t.paid, t.held = r.Take(k, rate, kp.now())
 	return t.held
 }
 
-func (t *turn) give(g *Gate, r *limit.Rates, k store.Key, rate limit.Rate) {
+func (t *turn) give(kp *Keeper, r *limit.Rates, k store.Key, rate limit.Rate) {
 	if t.held {
-		r.Give(k, rate, t.paid, g.now())
+		r.Give(k, rate, t.paid, kp.now())
 		t.held = false
 	}
 }
@@ -57,7 +57,7 @@ func (t *turn) give(g *Gate, r *limit.Rates, k store.Key, rate limit.Rate) {
 // client's network failed, those in flight included: then the login is over.
 func (v *Visit) Attempt(_ context.Context, _ *auth.Credentials) error {
 	v.giveBack()
-	g, c := v.rules.gate, &v.rules.Config
+	g, c := v.gate.keeper, &v.gate.config
 	if !v.exempt && !v.failure.take(g, g.failures, v.network, c.LoginsPerIP) {
 		return ErrLoginsPerIP
 	}
@@ -68,7 +68,7 @@ func (v *Visit) Attempt(_ context.Context, _ *auth.Credentials) error {
 // login whose password nobody has checked is a place that a stranger could keep from the user.
 func (v *Visit) Enter(_ context.Context, r *auth.Route) error {
 	v.leave()
-	v.user, v.entered = v.rules.gate.hasher.Pair(r.Backend, r.Account), true
+	v.user, v.entered = v.gate.keeper.hasher.Pair(r.Backend, r.Account), true
 	return nil
 }
 
@@ -90,7 +90,7 @@ func (v *Visit) Done(_ context.Context, o Outcome) error {
 }
 
 func (v *Visit) accept() error {
-	g, c := v.rules.gate, &v.rules.Config
+	g, c := v.gate.keeper, &v.gate.config
 	v.failure.give(g, g.failures, v.network, c.LoginsPerIP)
 	if !v.entered || v.placed {
 		return nil
@@ -119,21 +119,21 @@ func (v *Visit) Close() {
 	v.closed = true
 	v.login.held = false // spent
 	v.giveBack()
-	v.rules.gate.networks.Remove(v.network)
-	v.rules.gate.sessions.Add(-1)
+	v.gate.keeper.networks.Remove(v.network)
+	v.gate.keeper.sessions.Add(-1)
 }
 
 // giveBack undoes what the login of this round has taken.
 func (v *Visit) giveBack() {
-	g := v.rules.gate
-	v.failure.give(g, g.failures, v.network, v.rules.Config.LoginsPerIP)
+	g := v.gate.keeper
+	v.failure.give(g, g.failures, v.network, v.gate.config.LoginsPerIP)
 	v.leave()
 }
 
 // leave undoes what was counted for the user.
 func (v *Visit) leave() {
-	g := v.rules.gate
-	v.login.give(g, g.logins, v.user, v.rules.Config.LoginsPerUser)
+	g := v.gate.keeper
+	v.login.give(g, g.logins, v.user, v.gate.config.LoginsPerUser)
 	if v.placed {
 		g.users.Remove(v.user)
 	}

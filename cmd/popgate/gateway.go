@@ -33,7 +33,7 @@ type gateway struct {
 	level    slog.LevelVar
 	registry *prometheus.Registry
 	keeper   *certs.Keeper
-	gate     *policy.Gate
+	policy   *policy.Keeper
 	audit    *audit.Log
 	backends *backend.Backends
 	proxy    *proxy.Gateway
@@ -62,7 +62,7 @@ func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gatewa
 	g.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "popgate_config_reloads_total", Help: "Reloads of the configuration, by result."}, []string{"result"})
 	g.registry.MustRegister(build, g.reloads)
 	g.keeper = certs.New(c.StateDir, g.log, g.registry)
-	g.gate = policy.New()
+	g.policy = policy.New()
 	g.audit = audit.New(c.Node, g.log, g.registry)
 	g.backends = backend.New(g.log, g.registry)
 	g.proxy = proxy.New(g.audit, g.log, g.registry)
@@ -96,7 +96,7 @@ func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, 
 	p.backends, p.audit = backends, view
 	p.snapshot = &proxy.Snapshot{
 		Router:       table,
-		Gate:         g.gate.Prepare(c.Limits),
+		Gate:         g.policy.Prepare(c.Limits),
 		Backends:     backends,
 		Timeouts:     c.Timeouts,
 		Bounds:       c.Bounds,
