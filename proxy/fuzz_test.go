@@ -172,10 +172,15 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-// checkSaid checks that popgate said only its own lines, up to where the backend speaks.
+// checkSaid checks that popgate said only its own lines, up to where the backend speaks, or TLS.
 func checkSaid(t *testing.T, said []byte) {
 	t.Helper()
 	own, _, _ := strings.Cut(string(said), "* the backend's words\r\n")
+	if clear, records, started := strings.Cut(own, "+OK Begin TLS\r\n"); started {
+		if own = clear; records != "" && !strings.HasPrefix(records, "\x15\x03") {
+			t.Errorf("behind STLS popgate said %q, which is no TLS alert", records)
+		}
+	}
 	for line := range strings.Lines(own) {
 		text, whole := strings.CutSuffix(line, "\r\n")
 		if !whole || !slices.Contains(spoken, text) {
