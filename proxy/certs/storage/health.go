@@ -18,11 +18,20 @@ const (
 	downFor = 2 * probeEvery
 )
 
+var upDesc = prometheus.NewDesc("popgate_certificate_storage_up",
+	"Whether the certificate storage answers and takes writes (1) or not (0), by its type.", []string{"type"}, nil)
+
+func newErrors() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "popgate_certificate_storage_errors_total",
+		Help: "Requests to the certificate storage that failed, by operation.",
+	}, []string{"operation"})
+}
+
 // watch knows whether the storage is up, from what was last asked of it.
 type watch struct {
 	kind   string
 	last   *atomic.Pointer[state]
-	up     *prometheus.Desc
 	errors *prometheus.CounterVec
 }
 
@@ -33,16 +42,7 @@ type state struct {
 }
 
 func newWatch(kind string) watch {
-	w := watch{
-		kind: kind,
-		last: new(atomic.Pointer[state]),
-		up: prometheus.NewDesc("popgate_certificate_storage_up",
-			"Whether the certificate storage answers and takes writes (1) or not (0), by its type.", []string{"type"}, nil),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "popgate_certificate_storage_errors_total",
-			Help: "Requests to the certificate storage that failed, by operation.",
-		}, []string{"operation"}),
-	}
+	w := watch{kind: kind, last: new(atomic.Pointer[state]), errors: newErrors()}
 	w.last.Store(&state{})
 	return w
 }
@@ -197,11 +197,14 @@ func (s *Store) Reseal(ctx context.Context) (done, unreadable int, err error) {
 	return done, unreadable, nil
 }
 
-// Describe sends the descriptions of the storage's metrics (prometheus.Collector).
-func (s *Store) Describe(ch chan<- *prometheus.Desc) {
-	ch <- s.watch.up
-	s.watch.errors.Describe(ch)
+// Describe sends the descriptions of any Store's metrics, for collectors that outlive a Store.
+func Describe(ch chan<- *prometheus.Desc) {
+	ch <- upDesc
+	newErrors().Describe(ch)
 }
+
+// Describe sends the descriptions of the storage's metrics (prometheus.Collector).
+func (s *Store) Describe(ch chan<- *prometheus.Desc) { Describe(ch) }
 
 // Collect sends the storage's metrics (prometheus.Collector).
 func (s *Store) Collect(ch chan<- prometheus.Metric) {
@@ -209,6 +212,6 @@ func (s *Store) Collect(ch chan<- prometheus.Metric) {
 	if s.Health() != nil {
 		up = 0
 	}
-	ch <- prometheus.MustNewConstMetric(s.watch.up, prometheus.GaugeValue, up, s.watch.kind)
+	ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, up, s.watch.kind)
 	s.watch.errors.Collect(ch)
 }
