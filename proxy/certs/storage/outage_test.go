@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/popgate/popgate/policy/cluster"
+	"github.com/popgate/popgate/proxy/certs/internal/servers"
 )
 
 const (
@@ -26,16 +27,16 @@ const (
 // TestOutage stops the real server under a gateway that works, and starts it again.
 func TestOutage(t *testing.T) {
 	key := newKeyFile(t)
-	for name, start := range map[string]func(*testing.T, *Config) *server{
-		TypeRedis: func(t *testing.T, c *Config) *server {
-			r := newRedis(t)
-			c.Redis = r.config
-			return &r.server
+	for name, start := range map[string]func(*testing.T, *Config) *servers.Server{
+		TypeRedis: func(t *testing.T, c *Config) *servers.Server {
+			r := servers.NewRedis(t)
+			c.Redis = r.Redis
+			return r
 		},
-		TypePostgres: func(t *testing.T, c *Config) *server {
-			p := newPostgres(t)
-			c.Postgres = p.config
-			return &p.server
+		TypePostgres: func(t *testing.T, c *Config) *servers.Server {
+			p := servers.NewPostgres(t)
+			c.Postgres = postgresAt(p)
+			return p
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,7 +57,7 @@ func TestOutage(t *testing.T) {
 				t.Errorf("up is %v", up)
 			}
 
-			server.down(t)
+			server.Down(t)
 			testAway(t, s)
 			// A gateway that starts now has what it last had.
 			restarted := openTest(t, c, dir)
@@ -67,8 +68,8 @@ func TestOutage(t *testing.T) {
 				t.Errorf("a gateway that never had it: got %v, want the storage's error", err)
 			}
 
-			server.up(t)
-			eventually(t, "the storage is back", func() error { return s.Probe(ctx) })
+			server.Up(t)
+			servers.Eventually(t, "the storage is back", func() error { return s.Probe(ctx) })
 			must(t, s.Health())
 			for _, from := range []*Store{s, fresh} {
 				if got, err := from.Load(ctx, siteKey); string(got) != "the key" || err != nil {
@@ -76,7 +77,7 @@ func TestOutage(t *testing.T) {
 				}
 			}
 			// Its lease has either outlasted this or was taken up again.
-			eventually(t, "the lock is held again", func() error { return s.RenewLockLease(ctx, "work", time.Minute) })
+			servers.Eventually(t, "the lock is held again", func() error { return s.RenewLockLease(ctx, "work", time.Minute) })
 			if ok, err := fresh.TryLock(ctx, "work"); ok || err != nil {
 				t.Errorf("the lock is gone: %v, %v", ok, err)
 			}
@@ -280,7 +281,7 @@ func TestReseal(t *testing.T) {
 // TestCorrupt has a record in a real storage changed by hand.
 func TestCorrupt(t *testing.T) {
 	c := DefaultConfig()
-	c.Type, c.Redis, c.EncryptionKeyFiles = TypeRedis, newRedis(t).config, []string{newKeyFile(t)}
+	c.Type, c.Redis, c.EncryptionKeyFiles = TypeRedis, servers.NewRedis(t).Redis, []string{newKeyFile(t)}
 	s := openTest(t, c, t.TempDir())
 	ctx := t.Context()
 	must(t, s.Store(ctx, siteKey, []byte("the key")))
@@ -313,9 +314,9 @@ func TestCorrupt(t *testing.T) {
 
 // TestPostgresTables starts many gateways on an empty database at once, and then one whose user may make nothing.
 func TestPostgresTables(t *testing.T) {
-	server := newPostgres(t)
+	server := servers.NewPostgres(t)
 	c := DefaultConfig()
-	c.Type, c.Postgres, c.Encryption = TypePostgres, server.config, EncryptionNone
+	c.Type, c.Postgres, c.Encryption = TypePostgres, postgresAt(server), EncryptionNone
 	done := make(chan error)
 	const nodes = 6
 	for range nodes {
