@@ -362,16 +362,16 @@ func (m *manager) fail(o *order, err error) {
 		m.end(o)
 		return
 	}
-	if !fleeting(err) {
+	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
 		e.failures++
 	}
 	e.lastErr, e.lastAt = err, time.Now()
-	wait := m.pause(e, err)
+	wait := m.backoff(err, e.failures)
 	e.due = time.Now().Add(wait)
 	o.err = err
 	// What strangers asked for takes no place once it has failed, but for a note.
 	if e.origin == demanded && e.shown.Load() == nil && m.all[e.name] == e {
-		m.remember(e, err)
+		m.recall.put(e.name, note{until: e.due, failures: e.failures})
 		m.forget(e)
 	}
 	m.end(o)

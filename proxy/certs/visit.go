@@ -97,6 +97,8 @@ func (m *manager) load(ctx context.Context, o *order) {
 	}
 	order, care := v.needs(sites, time.Now())
 	if o.force || order || care || m.staleStaple(o.m, sites) || m.isRevoked(o.m, sites) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.orders.push(o)
 		return
 	}
