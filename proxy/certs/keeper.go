@@ -23,7 +23,6 @@ type Keeper struct {
 	view atomic.Pointer[View] // nil before the first Use
 
 	acme *manager
-	reg  prometheus.Registerer
 
 	mu      sync.Mutex          // guards what follows, and what the local CA has issued for the view in force
 	tickets map[string]*tickets // by listener and what it asks of clients' certificates
@@ -36,7 +35,7 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	k := &Keeper{stateDir: stateDir, log: log, every: pollEvery, reg: reg}
+	k := &Keeper{stateDir: stateDir, log: log, every: pollEvery}
 	k.metrics = newMetrics(reg, k)
 	k.acme = newManager(log, k.metrics.orders)
 	return k
@@ -44,12 +43,13 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 
 // Prepare reads the certificate files of c anew and makes the configs of the listeners ls. Without files it opens the local
 // CA (making it in the state directory the first time) and issues for names and the listeners' default names, or,
-// where there are neither, for this host's name and localhost. What runs is not touched until Use. The error joins
-// a *Problem for each fault.
+// where there are neither, for this host's name and localhost. What runs is not touched until Use. A view
+// that will not be used is to be discarded. The error joins a *Problem for each fault.
 func (k *Keeper) Prepare(c Config, names []string, ls []Listener, deps Deps) (*View, error) {
 	v := &View{listeners: ls, keeper: k}
 	err := errors.Join(k.prepareCerts(v, c, names, deps), v.prepareClients(c.ClientCA))
 	if err != nil {
+		v.Discard()
 		return nil, err
 	}
 	v.rebuild()
@@ -122,24 +122,8 @@ func (k *Keeper) Use(v *View) {
 	k.view.Store(v)
 	k.tickets = v.tickets
 	k.mu.Unlock()
-	k.measure(v)
 	k.acme.use(v.acme)
 	k.announce(v)
-}
-
-// measure has the metrics show v's storage.
-func (k *Keeper) measure(v *View) {
-	if k.reg == nil {
-		return
-	}
-	old := k.acme.view.Load()
-	if old != nil && (v.acme == nil || old.depot != v.acme.depot) {
-		k.reg.Unregister(old.depot.store)
-	}
-	if v.acme != nil && (old == nil || old.depot != v.acme.depot) {
-		// It cannot be there already: the one before has gone.
-		_ = k.reg.Register(v.acme.depot.store)
-	}
 }
 
 func (k *Keeper) rotateTickets() {

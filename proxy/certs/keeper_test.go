@@ -3,12 +3,15 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/popgate/popgate/proxy/certs/storage"
 )
 
 func TestUseWarns(t *testing.T) {
@@ -105,5 +108,50 @@ popgate_certificate_expiry_timestamp_seconds{name="mail.example.org"} 3.95e+09
 	k.view.Load().table.Store(newTable(sources))
 	if got := testutil.CollectAndCount(k.metrics, "popgate_certificate_expiry_timestamp_seconds"); got != maxSeries {
 		t.Errorf("got %d series, want at most %d", got, maxSeries)
+	}
+}
+
+// TestStorageMetrics: they are those of the storage in use, which reloads change.
+func TestStorageMetrics(t *testing.T) {
+	dir := t.TempDir()
+	reg := prometheus.NewPedanticRegistry()
+	k := New(dir, nil, reg)
+	files := withFiles(issueFiles(t, dir, "mail", "mail.example.org"))
+	files.ACME.Domains, files.ACME.Agree = []string{"other.example.org"}, true
+	down := files
+	down.ACME.Storage.Type, down.ACME.Storage.Encryption = storage.TypeRedis, storage.EncryptionNone
+	down.ACME.Storage.Redis.Addresses = []string{filepath.Join(dir, "nobody")}
+	for _, tt := range []struct {
+		name   string
+		config Config
+		want   string
+	}{
+		{"files", files, `popgate_certificate_storage_up{type="file"} 1`},
+		{"the same again", files, `popgate_certificate_storage_up{type="file"} 1`},
+		{"another one", down, `popgate_certificate_storage_up{type="redis"} 0`},
+		{"none", withFiles(files.Certificates...), ""},
+		{"files again", files, `popgate_certificate_storage_up{type="file"} 1`},
+	} {
+		prepare(t, k, tt.config)
+		want := tt.want
+		if s := k.sharedStore(); s != nil {
+			t.Cleanup(func() { _ = s.Close() })
+			_ = s.Probe(t.Context())
+			want = `
+# HELP popgate_certificate_storage_up Whether the certificate storage answers and takes writes (1) or not (0), by its type.
+# TYPE popgate_certificate_storage_up gauge
+` + want + "\n"
+		}
+		if s := k.sharedStore(); s != nil && s.Health() != nil {
+			want += `
+# HELP popgate_certificate_storage_errors_total Requests to the certificate storage that failed, by operation.
+# TYPE popgate_certificate_storage_errors_total counter
+popgate_certificate_storage_errors_total{operation="probe"} 1
+`
+		}
+		err := testutil.GatherAndCompare(reg, strings.NewReader(want), "popgate_certificate_storage_up", "popgate_certificate_storage_errors_total")
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
 	}
 }

@@ -80,6 +80,7 @@ type managed struct {
 	pending  *order
 	revoked  string // serial number of a certificate that its issuer has revoked
 	staple   *staple
+	setbacks map[string]setback // by the issuer's key; those that failed last
 }
 
 // shown is what clients get for a name. It is never changed.
@@ -95,8 +96,7 @@ type order struct {
 	ready chan struct{} // closed once clients can be served, or not by this order
 	done  chan struct{} // closed at the end
 	err   error         // readable once done
-
-	once sync.Once
+	once  sync.Once
 }
 
 func newOrder(m *managed, force bool) *order {
@@ -156,7 +156,7 @@ func (m *manager) use(v *acmeView) {
 		}
 		m.reorigin(e, o)
 		// Issuers and keys may be others now.
-		e.due = time.Time{}
+		e.due, e.setbacks = time.Time{}, nil
 	}
 	// At once, so that the first handshakes know that a certificate is on its way.
 	m.schedule(time.Now())
@@ -345,6 +345,7 @@ func (m *manager) finish(o *order, sites []*site) {
 	m.mu.Lock()
 	e := o.m
 	e.failures, e.lastErr, e.lastAt = 0, nil, time.Time{}
+	e.standIns(sites)
 	e.due = nextLook(sites, e.staple)
 	m.end(o)
 	m.mu.Unlock()

@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/popgate/popgate/proxy/certs/storage"
 )
 
 // maxSeries bounds the names in the metrics; those that expire first are shown.
 const maxSeries = 1000
 
-// metrics is the counters, and a collector that reads expiry from the view in force.
+// metrics is the counters, and a collector that reads expiry and the storage's state from the view in force.
 type metrics struct {
 	keeper   *Keeper
 	expiry   *prometheus.Desc
@@ -79,13 +81,17 @@ func newMetrics(reg prometheus.Registerer, k *Keeper) *metrics {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.expiry
 	ch <- m.overdue
+	storage.Describe(ch)
 }
 
-// Collect sends when the certificates in force expire, and how many should have been renewed (prometheus.Collector).
+// Collect sends when the certificates in force expire, how many should have been renewed, and how the storage is (prometheus.Collector).
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	v := m.keeper.view.Load()
 	if v == nil || v.onlyLocal() {
 		return
+	}
+	if v.acme != nil {
+		v.acme.depot.store.Collect(ch)
 	}
 	infos := append(v.Certificates(), m.keeper.acme.infos()...)
 	// Earliest first, so that of several certificates of one name, and of too many names, the urgent ones show.

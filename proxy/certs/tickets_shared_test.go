@@ -4,54 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/popgate/popgate/proxy/certs/storage"
+	"github.com/popgate/popgate/proxy/certs/internal/servers"
 )
-
-// sharedStorage is the storage of a Redis that the test starts.
-func sharedStorage(t *testing.T) storage.Config {
-	t.Helper()
-	program, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("there is no redis-server: install Debian's redis-server")
-		}
-		t.Skip("there is no redis-server: install Debian's redis-server")
-	}
-	dir, err := os.MkdirTemp("", "redis") // t.TempDir's are too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	cmd := exec.Command(program, "--port", "0", "--unixsocket", filepath.Join(dir, "s"), "--dir", dir, "--save", "")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	key := filepath.Join(dir, "key")
-	if err := os.WriteFile(key, []byte(strings.Repeat("0123456789abcdef", 4)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := storage.DefaultConfig()
-	c.Type, c.Redis.Addresses, c.EncryptionKeyFiles = storage.TypeRedis, []string{filepath.Join(dir, "s")}, []string{key}
-	s, err := storage.Open(c, t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Close() }()
-	eventually(t, "Redis is up", func() bool { return s.Probe(t.Context()) == nil })
-	return c
-}
 
 // TestTicketsShared has a client resume on another node, never across a policy on clients' certificates, and on its own node whatever happened.
 func TestTicketsShared(t *testing.T) {
 	c := withFiles(issueFiles(t, t.TempDir(), "mail", "mail.example.org"))
-	c.ACME.Domains, c.ACME.Agree, c.ACME.Storage = []string{"other.example.org"}, true, sharedStorage(t)
+	c.ACME.Domains, c.ACME.Agree, c.ACME.Storage = []string{"other.example.org"}, true, onServer(t, servers.NewRedis(t))
 	asking := c
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, testCAPEM(), 0o600); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/popgate/popgate/policy/cluster"
+	"github.com/popgate/popgate/proxy/certs/internal/servers"
 )
 
 const (
@@ -26,16 +27,16 @@ const (
 // TestOutage stops the real server under a gateway that works, and starts it again.
 func TestOutage(t *testing.T) {
 	key := newKeyFile(t)
-	for name, start := range map[string]func(*testing.T, *Config) *server{
-		TypeRedis: func(t *testing.T, c *Config) *server {
-			r := newRedis(t)
-			c.Redis = r.config
-			return &r.server
+	for name, start := range map[string]func(*testing.T, *Config) *servers.Server{
+		TypeRedis: func(t *testing.T, c *Config) *servers.Server {
+			r := servers.NewRedis(t)
+			c.Redis = r.Redis
+			return r
 		},
-		TypePostgres: func(t *testing.T, c *Config) *server {
-			p := newPostgres(t)
-			c.Postgres = p.config
-			return &p.server
+		TypePostgres: func(t *testing.T, c *Config) *servers.Server {
+			p := servers.NewPostgres(t)
+			c.Postgres = postgresAt(p)
+			return p
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,7 +57,7 @@ func TestOutage(t *testing.T) {
 				t.Errorf("up is %v", up)
 			}
 
-			server.down(t)
+			server.Down(t)
 			testAway(t, s)
 			// A gateway that starts now has what it last had.
 			restarted := openTest(t, c, dir)
@@ -67,8 +68,8 @@ func TestOutage(t *testing.T) {
 				t.Errorf("a gateway that never had it: got %v, want the storage's error", err)
 			}
 
-			server.up(t)
-			eventually(t, "the storage is back", func() error { return s.Probe(ctx) })
+			server.Up(t)
+			servers.Eventually(t, "the storage is back", func() error { return s.Probe(ctx) })
 			must(t, s.Health())
 			for _, from := range []*Store{s, fresh} {
 				if got, err := from.Load(ctx, siteKey); string(got) != "the key" || err != nil {
@@ -76,7 +77,7 @@ func TestOutage(t *testing.T) {
 				}
 			}
 			// Its lease has either outlasted this or was taken up again.
-			eventually(t, "the lock is held again", func() error { return s.RenewLockLease(ctx, "work", time.Minute) })
+			servers.Eventually(t, "the lock is held again", func() error { return s.RenewLockLease(ctx, "work", time.Minute) })
 			if ok, err := fresh.TryLock(ctx, "work"); ok || err != nil {
 				t.Errorf("the lock is gone: %v, %v", ok, err)
 			}
@@ -228,6 +229,20 @@ func TestCopies(t *testing.T) {
 	if again, _ := s.copies.load(ctx, siteKey); !bytes.Equal(again, record) {
 		t.Error("the copy was overwritten with what cannot be read")
 	}
+	// A copy that somebody spoilt says nothing of the storage's record.
+	must(t, s.Store(ctx, siteKey, []byte("two")))
+	must(t, s.copies.store(ctx, siteKey, s.sealer.seal("elsewhere", []byte("x"))))
+	away := &shaky{backend: s.backend, err: errors.New("away")}
+	s.backend = away
+	for range 2 { // found out now, known already
+		if _, err := s.Load(ctx, siteKey); err == nil || errors.Is(err, ErrUnreadable) || !s.watch.downNow() {
+			t.Errorf("got %v, want the storage's error", err)
+		}
+	}
+	s.backend = away.backend
+	if got, err := s.Load(ctx, siteKey); string(got) != "two" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
 	// Another node deletes: a Load or the daily round removes the copies.
 	must(t, s.Store(ctx, siteCert, []byte("cert")))
 	must(t, s.backend.remove(ctx, siteKey))
@@ -280,7 +295,7 @@ func TestReseal(t *testing.T) {
 // TestCorrupt has a record in a real storage changed by hand.
 func TestCorrupt(t *testing.T) {
 	c := DefaultConfig()
-	c.Type, c.Redis, c.EncryptionKeyFiles = TypeRedis, newRedis(t).config, []string{newKeyFile(t)}
+	c.Type, c.Redis, c.EncryptionKeyFiles = TypeRedis, servers.NewRedis(t).Redis, []string{newKeyFile(t)}
 	s := openTest(t, c, t.TempDir())
 	ctx := t.Context()
 	must(t, s.Store(ctx, siteKey, []byte("the key")))
@@ -299,7 +314,8 @@ func TestCorrupt(t *testing.T) {
 	} {
 		_, err := redis.Do(ctx, change...)
 		must(t, err)
-		if _, err := s.Load(ctx, siteKey); !errors.Is(err, ErrUnreadable) || s.Health() != nil {
+		_, err = s.Load(ctx, siteKey)
+		if !errors.Is(err, ErrUnreadable) || errors.Is(err, ErrAltered) != (name == "swapped") || s.Health() != nil {
 			t.Errorf("%s: got %v", name, err)
 		}
 		// It can be deleted and made anew.
@@ -313,9 +329,9 @@ func TestCorrupt(t *testing.T) {
 
 // TestPostgresTables starts many gateways on an empty database at once, and then one whose user may make nothing.
 func TestPostgresTables(t *testing.T) {
-	server := newPostgres(t)
+	server := servers.NewPostgres(t)
 	c := DefaultConfig()
-	c.Type, c.Postgres, c.Encryption = TypePostgres, server.config, EncryptionNone
+	c.Type, c.Postgres, c.Encryption = TypePostgres, postgresAt(server), EncryptionNone
 	done := make(chan error)
 	const nodes = 6
 	for range nodes {
