@@ -362,16 +362,16 @@ func (m *manager) fail(o *order, err error) {
 		m.end(o)
 		return
 	}
-	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
+	if !fleeting(err) {
 		e.failures++
 	}
 	e.lastErr, e.lastAt = err, time.Now()
-	wait := m.backoff(err, e.failures)
+	wait := m.pause(e, err)
 	e.due = time.Now().Add(wait)
 	o.err = err
 	// What strangers asked for takes no place once it has failed, but for a note.
 	if e.origin == demanded && e.shown.Load() == nil && m.all[e.name] == e {
-		m.recall.put(e.name, note{until: e.due, failures: e.failures})
+		m.remember(e, err)
 		m.forget(e)
 	}
 	m.end(o)
