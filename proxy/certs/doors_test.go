@@ -143,8 +143,8 @@ func TestLobby(t *testing.T) {
 		t.Error("of those that spoke and those that only just came, the first did not give way")
 	}
 	// Its server closes it once more: that frees nothing of others.
-	guests[0].Close()
-	guests[0].Close()
+	_ = guests[0].Close()
+	_ = guests[0].Close()
 	if got := l.shares[guests[0].network]; got != doorShare-2 || len(l.guests) != doorGuests {
 		t.Errorf("got %d of the network and %d in all, want %d and %d", got, len(l.guests), doorShare-2, doorGuests)
 	}
