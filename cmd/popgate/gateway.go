@@ -172,6 +172,9 @@ func (g *gateway) reread(ctx context.Context) reloading {
 	if err != nil {
 		return reloading{err: err}
 	}
+	if err := ctx.Err(); err != nil {
+		return reloading{err: err} // it hung until the gateway had stopped: nothing is made ready, and no file written, any more
+	}
 	p, err := g.prepare(ctx, c)
 	return reloading{p, err}
 }
