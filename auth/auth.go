@@ -7,10 +7,22 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/netip"
+	"time"
 )
 
-// ErrUnknownUser means that no route takes the user.
-var ErrUnknownUser = errors.New("no route takes the user")
+// The reasons why a login has no route. What is wrapped around them says more.
+var (
+	// ErrUnknownUser means that no route takes the user, or that a directory answered and does not know the user.
+	ErrUnknownUser = errors.New("no route takes the user")
+	// ErrWrongPassword means that a directory has refused the password, or that it does not fit the hash that one gave:
+	// no backend has to be asked.
+	ErrWrongPassword = errors.New("wrong password")
+	// ErrNetwork means that a directory lets the user log in from other networks only.
+	ErrNetwork = errors.New("the user may not log in from this network")
+	// ErrDirectoryDown means that a directory could not answer, so that nobody knows where the user goes. It wraps the
+	// cause.
+	ErrDirectoryDown = errors.New("the directory cannot answer")
+)
 
 // A Client is the far end in front. It does not change once the session's TLS handshake is done.
 type Client struct {
@@ -122,6 +134,15 @@ type Credentials struct {
 type Query struct {
 	Name   Name
 	Client *Client
+	// Mechanism is how the credentials came; "" where nobody presented any.
+	Mechanism Mechanism
+	// Secret is what the client presented, borrowed for the call: who needs it longer takes a Clone. It is nil where nobody
+	// presented one, as in `popgate route`.
+	Secret *Secret
+	// Attempt counts the logins of the connection, from 1.
+	Attempt int
+	// Session is the session's id; "" where there is none.
+	Session string
 }
 
 // A Route is the answer to where a user goes.
@@ -136,12 +157,50 @@ type Route struct {
 	Account string
 	// Login is how popgate logs in at the backend.
 	Login BackendLogin
+	// Directory names the source that answered; "" where the config alone did.
+	Directory string
+	// Server is the one server that the directory named. The zero Server leaves the choice to the backend, which gives the
+	// settings for a named one.
+	Server Server
+	// Verified says that the password has been checked, by the directory or by popgate: that the backend refuses the login
+	// then is a fault of ours and not of the user's.
+	Verified bool
+	// Disabled says that the account cannot log in. It is told only to who has the right password: where Verified says so,
+	// or after the backend has taken it.
+	Disabled bool
+	// Then names the backend to try where the password is refused, for a user whom the directory marks as moving; "" for
+	// none.
+	Then string
+	// Wait is the pause that a directory asks for before a refusal; zero for none.
+	Wait time.Duration
+}
+
+// A Server is one server that a directory named.
+type Server struct {
+	// Address is host:port, or just host for the usual port: 995 where TLS is implicit there, 110 else. The host may be a
+	// name; an IPv6 address with a port is in brackets.
+	Address string
+	// TLS is how TLS starts there: none, starttls or implicit; "" is as the backend has it.
+	TLS string
 }
 
 // BackendLogin is what the backend is told.
 type BackendLogin struct {
-	// User is the name sent in USER.
+	// User is the name sent in USER, or the authentication identity of AUTH PLAIN.
 	User string
-	// Secret is sent in PASS; nil means the client's own.
+	// Authzid is whose mailbox is wanted where User is a master user: the authorization identity of AUTH PLAIN; "" for none.
+	Authzid string
+	// Secret is what is sent as password; nil means the client's own. Whoever asked for the route wipes it.
 	Secret *Secret
+	// Method is how to log in; "" is MethodUser.
+	Method Method
 }
+
+// A Method is how popgate logs in at a backend.
+type Method string
+
+// The ways to log in at a backend.
+const (
+	MethodUser  Method = "USER"  // USER and PASS, RFC 1939 section 7
+	MethodPlain Method = "PLAIN" // AUTH PLAIN, RFC 4616
+)

@@ -2,6 +2,8 @@ package auth
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 )
@@ -30,6 +32,25 @@ func (s *Secret) Reveal() []byte {
 		return nil
 	}
 	return s.open()
+}
+
+// Clone makes a secret of its own with the same octets, for who needs it longer than it was lent. A nil or wiped Secret
+// gives nil.
+func (s *Secret) Clone() *Secret {
+	if s == nil || s.open == nil {
+		return nil
+	}
+	return NewSecret(s.open())
+}
+
+// Digest is the HMAC-SHA-256 of the secret under a key: what two equal secrets have in common, for whoever must not know
+// them. A nil or wiped Secret counts as the empty one.
+func (s *Secret) Digest(key []byte) [sha256.Size]byte {
+	mac := hmac.New(sha256.New, key)
+	if s != nil && s.open != nil {
+		mac.Write(s.open())
+	}
+	return [sha256.Size]byte(mac.Sum(nil))
 }
 
 // Wipe overwrites the secret; after it Reveal returns nothing. It may be called more than once.
