@@ -20,6 +20,9 @@ needs=(
 	redis-server:redis-server
 	postgres:postgresql
 	named:bind9
+	mariadbd:mariadb-server
+	slapd:slapd
+	pgbouncer:pgbouncer
 )
 
 PATH=$PATH:/usr/sbin:/sbin

@@ -27,12 +27,14 @@ type Config struct {
 	Lookups int `yaml:"lookups"`
 	// The memory for answers. Sources that have everything in memory by themselves are asked directly, without it.
 	Cache CacheConfig `yaml:"cache"`
+	// Describes a directory of type `sql`: a query to a database.
+	SQL SQLConfig `yaml:"sql"`
 }
 
 // CacheConfig is the section `cache` of a directory.
 type CacheConfig struct {
-	// How many users are remembered. 0 remembers none, so that nobody can log in while the source is down. As many unknown
-	// ones are remembered beside them, up to a tenth of this.
+	// How many users are remembered. 0 remembers none, so that nobody can log in while the source is down. Names that it does
+	// not know are remembered apart, a tenth as many, so that made-up ones push nobody out.
 	Size int `yaml:"size"`
 	// How long an answer is taken for true. 0 asks the source at each login, and remembers the last answer for when it is
 	// down. A password that a backend refuses has the user's answer fetched anew, at most once in 10 seconds.
@@ -58,6 +60,7 @@ func DefaultConfig() Config {
 			NegativeTTL: 30 * time.Second,
 			StaleFor:    24 * time.Hour,
 		},
+		SQL: defaultSQL(),
 	}
 }
 
@@ -89,7 +92,16 @@ func of[C validator](name string, section func(*Config) C, open func(name string
 func kinds() []kind {
 	return []kind{
 		// of("file", func(c *Config) FileConfig { return c.File }, newFile),
+		of("sql", func(c *Config) SQLConfig { return c.SQL }, newSQL),
 	}
+}
+
+// of returns the section of the kind; nil for the zero kind.
+func (k kind) of(c *Config) any {
+	if k.section == nil {
+		return nil
+	}
+	return k.section(c)
 }
 
 // kind finds the type of the directory.
@@ -100,6 +112,22 @@ func (c *Config) kind() (kind, bool) {
 		}
 	}
 	return kind{}, false
+}
+
+// Hints say what works and may surprise.
+func (c Config) Hints() []string {
+	var all []string
+	k, _ := c.kind()
+	if h, ok := k.of(&c).(interface{ hints() []string }); ok {
+		all = h.hints()
+	}
+	if c.Cache.Secrets {
+		all = append(all, fmt.Sprintf("a password that was changed there goes on working for up to cache.ttl, %s, and for %s more while it is down", c.Cache.TTL, c.Cache.StaleFor))
+	}
+	for i := range all {
+		all[i] = "directory " + c.Name + ": " + all[i]
+	}
+	return all
 }
 
 // Validate reports each fault of the directory by its key. It looks at no file and asks nobody.

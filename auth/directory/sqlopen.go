@@ -1,0 +1,195 @@
+package directory
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// The times that are the same for every database.
+const (
+	sqlConnectTimeout = 10 * time.Second // the longest; a lookup's own end is mostly earlier
+	sqlConnLifetime   = 30 * time.Minute // so that connections follow when a database moves
+)
+
+// openSQL makes the pool. It connects to nothing yet. Its passwords go to hide.
+func openSQL(c SQLConfig, hide *hider, log *slog.Logger) (*sql.DB, error) {
+	dsn := c.DSN
+	if c.DSNFile != "" {
+		var err error
+		if dsn, err = readSecretFile(c.DSNFile); err != nil {
+			return nil, fmt.Errorf("dsn_file: %w", err)
+		}
+	}
+	if c.Driver != driverSQLite {
+		hide.add(dsn)
+	}
+	password := func() (string, error) { return "", nil }
+	if c.PasswordFile != "" {
+		password = func() (string, error) {
+			p, err := readSecretFile(c.PasswordFile)
+			hide.add(p)
+			return p, err
+		}
+	}
+	if _, err := password(); err != nil {
+		return nil, fmt.Errorf("password_file: %w", err)
+	}
+	var to driver.Connector
+	var err error
+	switch c.Driver {
+	case driverPostgres:
+		to, err = postgresConnector(dsn, c.Prepare, hide, password)
+	case driverMySQL:
+		to, err = mysqlConnector(dsn, c.TLSCA, hide, password, log)
+	default:
+		to, err = newSQLite(dsn)
+	}
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(boundedConnector{to})
+	db.SetMaxOpenConns(c.MaxConnections)
+	db.SetMaxIdleConns(c.MaxConnections)
+	db.SetConnMaxIdleTime(c.IdleTime)
+	db.SetConnMaxLifetime(sqlConnLifetime)
+	return db, nil
+}
+
+// readSecretFile reads a file that holds one line, such as a password.
+func readSecretFile(name string) (string, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	text = bytes.TrimRight(text, "\r\n")
+	switch {
+	case len(text) == 0:
+		return "", fmt.Errorf("%s is empty", name)
+	case bytes.ContainsAny(text, "\r\n\x00"):
+		return "", fmt.Errorf("%s has more than one line", name)
+	}
+	return string(text), nil
+}
+
+// errDSN stands for what a driver says of a DSN that it cannot read, for it shows parts of it.
+func errDSN(err error, form string) error {
+	if file := (*fs.PathError)(nil); errors.As(err, &file) {
+		return fmt.Errorf("dsn: %s %s: %w", file.Op, file.Path, file.Err)
+	}
+	return fmt.Errorf("dsn: cannot be read (what is wrong is not shown, for there may be a password in it); write it as %s", form)
+}
+
+func postgresConnector(dsn string, prepare bool, hide *hider, password func() (string, error)) (driver.Connector, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, errDSN(err, `"postgres://USER@HOST/DATABASE?sslmode=verify-full" or "host=HOST user=USER dbname=DATABASE sslmode=verify-full"`)
+	}
+	hide.add(config.Password)
+	config.DialFunc = dialBounded
+	config.ConnectTimeout = sqlConnectTimeout
+	config.MaxProtocolMessageBodyLen = maxAnswer
+	if !prepare {
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "popgate"
+	}
+	return stdlib.GetConnector(*config, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
+		p, err := password()
+		if p != "" {
+			c.Password = p
+		}
+		return err
+	})), nil
+}
+
+func mysqlConnector(dsn, ca string, hide *hider, password func() (string, error), log *slog.Logger) (driver.Connector, error) {
+	config, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		return nil, errDSN(err, `"USER@tcp(HOST:3306)/DATABASE?tls=true"`)
+	}
+	hide.add(config.Passwd)
+	config.DialFunc = dialBounded
+	// None of these helps a lookup, and each gives a server or a query more than it needs.
+	config.MultiStatements, config.AllowAllFiles, config.InterpolateParams, config.ColumnsWithAlias = false, false, false, false
+	config.Logger = mysqlLog{log, hide}
+	if ca != "" {
+		roots, err := readCA(ca)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca: %w", err)
+		}
+		host, _, err := net.SplitHostPort(config.Addr)
+		if err != nil {
+			host = config.Addr
+		}
+		config.TLS = &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}
+		config.AllowFallbackToPlaintext = false
+	}
+	err = config.Apply(mysql.BeforeConnect(func(_ context.Context, c *mysql.Config) error {
+		p, err := password()
+		if p != "" {
+			c.Passwd = p
+		}
+		return err
+	}))
+	if err != nil {
+		return nil, hide.clean(err)
+	}
+	to, err := mysql.NewConnector(config)
+	if err != nil {
+		return nil, errDSN(err, `"USER@tcp(HOST:3306)/DATABASE?tls=true"`)
+	}
+	return to, nil
+}
+
+// readCA reads the certificates of a PEM file.
+func readCA(name string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate in PEM form", name)
+	}
+	return roots, nil
+}
+
+// mysqlLog takes what the driver says of connections that ended; it matters only to somebody who looks for a fault.
+type mysqlLog struct {
+	log  *slog.Logger
+	hide *hider
+}
+
+func (l mysqlLog) Print(v ...any) {
+	if l.log != nil {
+		l.log.Debug("the MySQL driver says", slog.String("text", l.hide.text(fmt.Sprint(v...))))
+	}
+}
+
+// A boundedConnector gives up on servers that take a connection and say nothing: the pool dials without a lookup's deadline too.
+type boundedConnector struct {
+	driver.Connector
+}
+
+// Connect connects to the database.
+func (b boundedConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, sqlConnectTimeout)
+	defer cancel()
+	return b.Connector.Connect(ctx)
+}
