@@ -20,7 +20,8 @@ type revealer struct {
 
 // revealers are all of them. A change here is a decision about who sees passwords.
 var revealers = map[string]revealer{
-	"proxy/backend": {1, "sends the password to the server that the route chose"},
+	"auth/directory": {1, "checks the password against the hash that a directory gave"},
+	"proxy/backend":  {1, "sends the password to the server that the route chose"},
 }
 
 // TestRevealers holds every mention of Reveal in the module, tests left out, against that list.

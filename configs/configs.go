@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/popgate/popgate/auth/directory"
 	"github.com/popgate/popgate/auth/route"
 	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/audit"
@@ -38,6 +39,8 @@ type Config struct {
 	TLS certs.Config `yaml:"tls"`
 	// The mail servers behind popgate. This is the one key without which popgate does not start.
 	Backends []backend.Config `yaml:"backends"`
+	// Sources outside this file that know where each user lives: files, databases and services. Routes ask them by name.
+	Directories []directory.Config `yaml:"directories"`
 	// Who goes to which backend. The first route whose conditions all hold is taken; a route without conditions takes everybody.
 	// Without this key, and with just one backend, everybody goes there.
 	Routes []route.Config `yaml:"routes"`
@@ -113,7 +116,8 @@ func Default() *Config {
 func elements() map[reflect.Type]reflect.Value {
 	values := map[reflect.Type]reflect.Value{}
 	for _, e := range []any{
-		proxy.DefaultListener(), certs.Files{}, certs.Issuer{}, backend.DefaultConfig(), backend.DefaultServerConfig(), route.DefaultConfig(),
+		proxy.DefaultListener(), certs.Files{}, certs.Issuer{}, backend.DefaultConfig(), backend.DefaultServerConfig(),
+		directory.DefaultConfig(), route.DefaultConfig(),
 	} {
 		values[reflect.TypeOf(e)] = reflect.ValueOf(e)
 	}
@@ -226,7 +230,7 @@ func stateDir(vars map[string]string, root bool) (string, error) {
 
 // check reports what no section can see by itself, and what each does.
 func (c *Config) check(r *report) {
-	listeners, backends := register{list: "listeners"}, register{list: "backends"}
+	listeners, backends, directories := register{list: "listeners"}, register{list: "backends"}, register{list: "directories"}
 	var endpoints []endpoint
 	for i, l := range c.Listeners {
 		listeners.names = append(listeners.names, l.Name)
@@ -235,8 +239,15 @@ func (c *Config) check(r *report) {
 	for _, b := range c.Backends {
 		backends.names = append(backends.names, b.Name)
 	}
+	for _, d := range c.Directories {
+		directories.names = append(directories.names, d.Name)
+	}
 	for i, rt := range c.Routes {
 		backends.refer(fmt.Sprintf("routes[%d].backend", i), rt.Backend, r)
+		backends.refer(fmt.Sprintf("routes[%d].then", i), rt.Then, r)
+		for j, name := range rt.Directory {
+			directories.refer(fmt.Sprintf("routes[%d].directory[%d]", i, j), name, r)
+		}
 		for j, name := range rt.Listeners {
 			listeners.refer(fmt.Sprintf("routes[%d].listeners[%d]", i, j), name, r)
 		}
@@ -247,6 +258,8 @@ func (c *Config) check(r *report) {
 	// Only now: to have a name twice is no reason to keep quiet about references.
 	listeners.unique(r)
 	backends.unique(r)
+	directories.unique(r)
+	c.checkDirectories()
 	apart(append(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}), c.challenges()...), r)
 	c.checkTLS(r)
 	for _, list := range []struct {
@@ -263,6 +276,16 @@ func (c *Config) check(r *report) {
 		}
 	}
 	validate(reflect.ValueOf(*c), "", r)
+}
+
+// checkDirectories warns of those that nobody asks.
+func (c *Config) checkDirectories() {
+	for i, d := range c.Directories {
+		asked := slices.ContainsFunc(c.Routes, func(rt route.Config) bool { return slices.Contains(rt.Directory, d.Name) })
+		if !asked && d.Name != "" {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("directories[%d], %s, is asked by no route: write directory: %s in one", i, d.Name, d.Name))
+		}
+	}
 }
 
 // challenges are the addresses on which ACME issuers look for popgate.
@@ -294,9 +317,9 @@ func (c *Config) checkTLS(r *report) {
 	if c.ACME() && !ends {
 		c.Warnings = append(c.Warnings, "tls.acme obtains certificates, and nobody is shown them: TLS ends before popgate on all listeners")
 	}
-	named := slices.ContainsFunc(c.Routes, func(rt route.Config) bool { return len(rt.Domains) > 0 })
+	named := slices.ContainsFunc(c.Routes, func(rt route.Config) bool { return len(rt.Domains)+len(rt.Directory) > 0 })
 	if len(c.TLS.ACME.OnDemand.Names) > 0 && !named {
 		c.Warnings = append(c.Warnings,
-			"tls.acme.on_demand has no domain to work for: it is for domains that a route lists, and no route has domains")
+			"tls.acme.on_demand has no domain to work for: it is for domains that a route lists or a directory knows, and no route has any")
 	}
 }

@@ -82,6 +82,9 @@ var (
 	unmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
+// oneOrMoreType is what lists are that may be written as one word.
+var oneOrMoreType = reflect.TypeFor[interface{ OneOrMore() }]()
+
 // isLeaf tells whether a value of the type is written as one word: not as a list, nor as keys of its own.
 func isLeaf(t reflect.Type) bool {
 	return t.Kind() != reflect.Struct && t.Kind() != reflect.Slice || reflect.PointerTo(t).Implements(unmarshalerType)

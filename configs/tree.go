@@ -37,6 +37,10 @@ func (b *builder) value(n *yaml.Node, t reflect.Type, path string) any {
 		return b.mapping(n, t, path)
 	case t.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode:
 		return b.sequence(n, t.Elem(), path)
+	case t.Kind() == reflect.Slice && n.Kind == yaml.ScalarNode && t.Implements(oneOrMoreType):
+		if v := b.value(n, t.Elem(), path); v != nil {
+			return []any{v}
+		}
 	case t.Kind() == reflect.Slice:
 		b.add(path, "is "+kind(n)+", and a list is wanted", "write - before each entry, or put them in [ ]")
 	default:

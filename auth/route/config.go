@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/popgate/popgate/auth"
@@ -25,10 +26,18 @@ type Config struct {
 	ServerNames []string `yaml:"server_names"`
 	// The networks that the client's address may be in, such as "192.0.2.0/24" or a single address.
 	From []netip.Prefix `yaml:"from"`
-	// The name of the backend that holds the mailboxes of these users.
+	// The name of the directory that knows where each of these users lives, or a list of names: the first directory that
+	// knows the user decides. For users whom none of them knows, the next route is tried.
+	Directory Chain `yaml:"directory"`
+	// The name of the backend that holds the mailboxes of these users. With `directory`, it is for the users of whom the
+	// directory says nothing else, and its settings are used for a server that the directory names; it may then be left
+	// out where the directory always names a backend.
 	Backend string `yaml:"backend"`
+	// While users are moved: the name of the backend to try when `backend` refuses a user's password. It is tried only for
+	// users whom the directory marks as moving, so that wrong passwords are not doubled for everybody else.
+	Then string `yaml:"then"`
 	// What the backend is told as user name: text with {user} (the name as typed), {local} (the part before the
-	// domain) and {domain}.
+	// domain) and {domain}. A directory may name another.
 	Username string `yaml:"username"`
 	// A label for limits, audit records and metrics, such as the customer's name.
 	Tenant string `yaml:"tenant"`
@@ -70,15 +79,41 @@ func (c Config) compile(fault func(key, problem string)) *route {
 			fault(fmt.Sprintf("from[%d]", i), `is no network: write it as "192.0.2.0/24" or "2001:db8::/32"`)
 		}
 	}
-	if c.Backend == "" {
-		fault("backend", "is missing: write the name of one of the backends")
-	}
+	c.validateWhere(fault)
 	var err error
 	if r.username, err = parseTemplate(c.Username); err != nil {
 		fault("username", err.Error())
 	}
 	return r
 }
+
+// validateWhere reports what is wrong with where the route leads.
+func (c *Config) validateWhere(fault func(key, problem string)) {
+	if c.Backend == "" && len(c.Directory) == 0 {
+		fault("backend", "is missing: write the name of one of the backends")
+	}
+	for i, name := range c.Directory {
+		switch {
+		case name == "":
+			fault(fmt.Sprintf("directory[%d]", i), "is empty: write the name of one of the directories")
+		case slices.Contains(c.Directory[:i], name):
+			fault(fmt.Sprintf("directory[%d]", i), fmt.Sprintf("is %q, which this route asks already", name))
+		}
+	}
+	switch {
+	case c.Then == "":
+	case len(c.Directory) == 0:
+		fault("then", "is for users whom a directory marks as moving: write directory, too, or leave it out")
+	case c.Then == c.Backend:
+		fault("then", "is the same as backend: write the backend where users are moved to or from")
+	}
+}
+
+// A Chain is the names of directories in the order they are asked. In a file, one may stand without a list.
+type Chain []string
+
+// OneOrMore marks a list that may be written as one word.
+func (Chain) OneOrMore() {}
 
 // A pattern is a domain, or all domains below one.
 type pattern struct {

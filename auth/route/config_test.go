@@ -56,14 +56,14 @@ func TestValidate(t *testing.T) {
 		if len(keys) != 1 || keys[0] != tt.key {
 			t.Errorf("%+v: faults in %q, want one in %s", tt.config, keys, tt.key)
 		}
-		if _, err := New([]Config{{Backend: "b", Username: "{user}"}, tt.config}); err == nil || !strings.Contains(err.Error(), "routes[1]."+tt.key+" ") {
+		if _, err := New([]Config{{Backend: "b", Username: "{user}"}, tt.config}, Known{}); err == nil || !strings.Contains(err.Error(), "routes[1]."+tt.key+" ") {
 			t.Errorf("New with %+v: %v", tt.config, err)
 		}
 	}
 }
 
 func TestNewTellsAllFaults(t *testing.T) {
-	_, err := New([]Config{{Domains: []string{"*", "a b"}}, {Users: []string{"["}, Username: "{x}"}})
+	_, err := New([]Config{{Domains: []string{"*", "a b"}}, {Users: []string{"["}, Username: "{x}"}}, Known{})
 	if err == nil || strings.Count(err.Error(), "\n") != 6 {
 		t.Errorf("want seven faults, got %v", err)
 	}

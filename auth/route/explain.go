@@ -1,6 +1,8 @@
 package route
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -20,19 +22,52 @@ type Step struct {
 	Condition string
 	// Want and Got are what that key asks for and what was there instead.
 	Want, Got string
+	// Asked is what the directories of a route said that matches, up to the first that knows the user or cannot tell.
+	Asked []Asked
+	// Unknown says that none of them knows the user, so that the next route is tried.
+	Unknown bool
+	// Username is the route's template of the name that the backend is told; "" where a directory named it.
+	Username string
 }
 
-// Explain tells how the table comes to its answer: every route in order, up to the first that matches.
-func (t *Table) Explain(q auth.Query) []Step {
-	var steps []Step
+// Explain tells how the table comes to its answer: every route in order, up to the one that decides; and the answer, or why
+// there is none, which are what Route would have returned. Directories are asked.
+func (t *Table) Explain(ctx context.Context, q auth.Query) (steps []Step, answer auth.Route, err error) {
 	for _, r := range t.routes {
 		s := r.explain(q)
-		steps = append(steps, s)
-		if s.Matches {
-			break
+		if !s.Matches {
+			steps = append(steps, s)
+			continue
 		}
+		if answer, err = t.decide(ctx, r, q, &s); s.Unknown {
+			steps = append(steps, s)
+			continue
+		}
+		return append(steps, s), answer, err
 	}
-	return steps
+	return steps, auth.Route{}, auth.ErrUnknownUser
+}
+
+// decide is the answer of a route whose conditions hold.
+func (t *Table) decide(ctx context.Context, r *route, q auth.Query, s *Step) (answer auth.Route, err error) {
+	s.Username = r.config.Username
+	if len(r.sources) == 0 {
+		answer, err = r.answer(q.Name)
+	} else {
+		answer, err = r.ask(ctx, q, &t.known, &s.Asked)
+		last := &s.Asked[len(s.Asked)-1]
+		if s.Unknown = errors.Is(last.Err, auth.ErrUnknownUser); s.Unknown {
+			return auth.Route{}, err
+		}
+		if last.Answer.User != "" {
+			s.Username = ""
+		}
+		s.Backend = or(answer.Backend, s.Backend)
+	}
+	if errors.Is(err, auth.ErrUnknownUser) {
+		s.Condition, s.Want, s.Got = "username", r.config.Username, q.Name.Typed
+	}
+	return answer, err
 }
 
 func (r *route) explain(q auth.Query) Step {
@@ -58,9 +93,6 @@ func (r *route) explain(q auth.Query) Step {
 		}
 	default:
 		s.Matches = true
-		if _, err := r.answer(q.Name); err != nil {
-			s.Condition, s.Want, s.Got = "username", r.config.Username, q.Name.Typed
-		}
 	}
 	return s
 }

@@ -21,6 +21,7 @@ type route struct {
 	users       []*regexp.Regexp
 	serverNames []pattern
 	username    template
+	sources     []source // the directories to ask, none where the config says it all
 }
 
 // A Table holds the routes of one configuration. It never changes, so any number of goroutines may use it.
@@ -30,18 +31,23 @@ type Table struct {
 	// and those that take users of any domain.
 	exact, below map[string][]int
 	anyone       []int
+
+	known       Known
+	directories map[string]Directory // those of all routes
+	knowers     []Directory          // those of routes for users of any domain
 }
 
-// New makes a table of routes in the order of configs, and fails with every fault of any of them.
-func New(configs []Config) (*Table, error) {
-	t := &Table{exact: map[string][]int{}, below: map[string][]int{}}
+// New makes a table of routes in the order of configs, which refer to what is known, and fails with every fault of any of them.
+func New(configs []Config, known Known) (*Table, error) {
+	t := &Table{exact: map[string][]int{}, below: map[string][]int{}, known: known, directories: map[string]Directory{}}
 	var faults []error
 	for i, c := range configs {
 		label := fmt.Sprintf("routes[%d]", i)
-		r := c.compile(func(key, problem string) {
+		fault := func(key, problem string) {
 			faults = append(faults, fmt.Errorf("%s.%s %s", label, key, problem))
-		})
-		r.label = label
+		}
+		r := c.compile(fault)
+		r.label, r.sources = label, known.sources(&c, fault)
 		t.add(r)
 	}
 	if len(faults) > 0 {
@@ -56,6 +62,12 @@ func (t *Table) add(r *route) {
 	if len(r.config.Domains) == 0 {
 		t.anyone = append(t.anyone, n)
 	}
+	for _, s := range r.sources {
+		t.directories[s.name] = s.Directory
+		if len(r.config.Domains) == 0 && !slices.Contains(t.knowers, s.Directory) {
+			t.knowers = append(t.knowers, s.Directory)
+		}
+	}
 	for _, p := range r.domains {
 		index := t.exact
 		if p.below {
@@ -67,24 +79,32 @@ func (t *Table) add(r *route) {
 	}
 }
 
-// Route returns where the user goes: the first route in order whose conditions all hold. The secret is left to the
-// caller. The error wraps auth.ErrUnknownUser where no route takes the user, or where the route that does cannot make
-// a backend's name of the user's.
-func (t *Table) Route(_ context.Context, q auth.Query) (auth.Route, error) {
+// Route returns where the user goes: the first route in order whose conditions all hold, and whose directories, if it has some,
+// know the user. The client's own secret is left to the caller, who wipes the one of the answer. The error wraps
+// auth.ErrUnknownUser where no route takes the user, or where the route that does cannot make a backend's name of the
+// user's; auth.ErrWrongPassword or auth.ErrNetwork where a directory refuses the client; auth.ErrDirectoryDown where a
+// directory cannot tell, so that no other may be asked. The route beside it says as much as is known then.
+func (t *Table) Route(ctx context.Context, q auth.Query) (auth.Route, error) {
 	c := t.candidates(q.Name.Domain)
 	for n := c.next(); n >= 0; n = c.next() {
 		r := t.routes[n]
-		if r.fails(q) == "" {
+		if r.fails(q) != "" {
+			continue
+		}
+		if len(r.sources) == 0 {
 			return r.answer(q.Name)
+		}
+		if answer, err := r.ask(ctx, q, &t.known, nil); !errors.Is(err, auth.ErrUnknownUser) || answer.Directory != "" {
+			return answer, err
 		}
 	}
 	return auth.Route{}, auth.ErrUnknownUser
 }
 
 func (r *route) answer(n auth.Name) (auth.Route, error) {
-	user, err := r.username.expand(n)
+	user, err := r.user(n)
 	if err != nil {
-		return auth.Route{}, fmt.Errorf("%s: username %q: %w: %w", r.label, r.config.Username, err, auth.ErrUnknownUser)
+		return auth.Route{}, err
 	}
 	return auth.Route{
 		Label:   r.label,
@@ -93,6 +113,15 @@ func (r *route) answer(n auth.Name) (auth.Route, error) {
 		Account: n.Key,
 		Login:   auth.BackendLogin{User: user},
 	}, nil
+}
+
+// user is the name that the backend is told.
+func (r *route) user(n auth.Name) (string, error) {
+	user, err := r.username.expand(n)
+	if err != nil {
+		return "", fmt.Errorf("%s: username %q: %w: %w", r.label, r.config.Username, err, auth.ErrUnknownUser)
+	}
+	return user, nil
 }
 
 // fails names the key of the first condition, domains left out, that q does not meet; "" if there is none.
@@ -130,8 +159,8 @@ func matchAny(ps []pattern, domain string) bool {
 	return false
 }
 
-// Knows says that a route is for users of this domain by name or by a "*." pattern. Routes for users of any domain say
-// nothing about it.
+// Knows says that a route is for users of this domain by name or by a "*." pattern, or that a directory has users in it which
+// a route for users of any domain asks. Other routes for users of any domain say nothing about it. It never waits long.
 func (t *Table) Knows(domain string) bool {
 	d, err := auth.Domain(domain)
 	if err != nil || d == "" {
@@ -145,7 +174,7 @@ func (t *Table) Knows(domain string) bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(t.knowers, func(k Directory) bool { return k.KnowsDomain(d) })
 }
 
 // Domains lists the domains that routes name, in order. Those that a "*." pattern stands for cannot be listed.

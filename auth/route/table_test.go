@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func table(t testing.TB, configs ...Config) *Table {
 		configs[i].Username = or(configs[i].Username, DefaultConfig().Username)
 		configs[i].Backend = or(configs[i].Backend, fmt.Sprintf("b%d", i))
 	}
-	table, err := New(configs)
+	table, err := New(configs, Known{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func TestRoute(t *testing.T) {
 		if got.Label != tt.want || tt.want == "" != errors.Is(err, auth.ErrUnknownUser) {
 			t.Errorf("Route(%s from %+v) = %q, %v, want %q", tt.user, *tt.client, got.Label, err, tt.want)
 		}
-		steps := tab.Explain(q)
+		steps, _, _ := tab.Explain(t.Context(), q)
 		last := steps[len(steps)-1]
 		if last.Matches != (tt.want != "") || last.Matches && last.Label != tt.want {
 			t.Errorf("Explain(%s) ends in %+v, want %q", tt.user, last, tt.want)
@@ -142,8 +143,8 @@ func TestRouteAnswer(t *testing.T) {
 	if got, err := tab.Route(context.Background(), q); !errors.Is(err, auth.ErrUnknownUser) || got != (auth.Route{}) || !strings.Contains(err.Error(), "{domain}") {
 		t.Errorf("a name without domain: %+v, %v", got, err)
 	}
-	want := Step{Label: "routes[1]", Backend: "b1", Matches: true, Condition: "username", Want: "{domain}/{local}", Got: "xenia"}
-	if steps := tab.Explain(q); len(steps) != 2 || steps[1] != want {
+	want := Step{Label: "routes[1]", Backend: "b1", Matches: true, Condition: "username", Want: "{domain}/{local}", Got: "xenia", Username: "{domain}/{local}"}
+	if steps, _, err := tab.Explain(t.Context(), q); len(steps) != 2 || !reflect.DeepEqual(steps[1], want) || !errors.Is(err, auth.ErrUnknownUser) {
 		t.Errorf("Explain = %+v, want %+v at its end", steps, want)
 	}
 }
@@ -154,7 +155,7 @@ func TestRouteNothing(t *testing.T) {
 	if _, err := tab.Route(context.Background(), q); !errors.Is(err, auth.ErrUnknownUser) {
 		t.Errorf("an empty table: %v", err)
 	}
-	if tab.Knows("example.org") || len(tab.Explain(q)) != 0 {
+	if steps, _, err := tab.Explain(t.Context(), q); tab.Knows("example.org") || len(steps) != 0 || !errors.Is(err, auth.ErrUnknownUser) {
 		t.Error("an empty table knows something")
 	}
 }
@@ -170,18 +171,18 @@ func TestExplain(t *testing.T) {
 		Config{Backend: "never"},
 	)
 	want := []Step{
-		{"routes[0]", "b0", false, "domains", "Example.com, *.example.net", "example.org"},
-		{"routes[1]", "b1", false, "users", "^a, ^b", "carol@example.org"},
-		{"routes[2]", "b2", false, "listeners", "pop3s", "old"},
-		{"routes[3]", "b3", false, "server_names", "mail.example.org", "pop.example.org"},
-		{"routes[4]", "b4", false, "from", "192.0.2.0/24, ::1/128", "198.51.100.1"},
-		{"routes[5]", "rest", true, "", "", ""},
+		{Label: "routes[0]", Backend: "b0", Condition: "domains", Want: "Example.com, *.example.net", Got: "example.org"},
+		{Label: "routes[1]", Backend: "b1", Condition: "users", Want: "^a, ^b", Got: "carol@example.org"},
+		{Label: "routes[2]", Backend: "b2", Condition: "listeners", Want: "pop3s", Got: "old"},
+		{Label: "routes[3]", Backend: "b3", Condition: "server_names", Want: "mail.example.org", Got: "pop.example.org"},
+		{Label: "routes[4]", Backend: "b4", Condition: "from", Want: "192.0.2.0/24, ::1/128", Got: "198.51.100.1"},
+		{Label: "routes[5]", Backend: "rest", Matches: true, Username: "{user}"},
 	}
-	got := tab.Explain(auth.Query{Name: name(t, "carol@example.org"), Client: client("198.51.100.1", "old", "pop.example.org")})
-	if !slices.Equal(got, want) {
+	got, answer, err := tab.Explain(t.Context(), auth.Query{Name: name(t, "carol@example.org"), Client: client("198.51.100.1", "old", "pop.example.org")})
+	if !reflect.DeepEqual(got, want) || answer.Backend != "rest" || err != nil {
 		t.Errorf("Explain:\n%+v, want\n%+v", got, want)
 	}
-	steps := tab.Explain(auth.Query{Name: name(t, "carol"), Client: &auth.Client{}})
+	steps, _, _ := tab.Explain(t.Context(), auth.Query{Name: name(t, "carol"), Client: &auth.Client{}})
 	for i, want := range map[int]string{0: "a name without a domain", 3: "no server name", 4: "no address"} {
 		if steps[i].Got != want {
 			t.Errorf("step %d got %q, want %q", i, steps[i].Got, want)
@@ -242,7 +243,7 @@ func TestRouteAsInOrder(t *testing.T) {
 		tab := table(t, configs...)
 		for range 30 {
 			q := auth.Query{Name: name(t, "u@"+domain()), Client: client("", labels[rnd.IntN(3)], "")}
-			steps := tab.Explain(q)
+			steps, _, _ := tab.Explain(t.Context(), q)
 			last := steps[len(steps)-1]
 			got, err := tab.Route(context.Background(), q)
 			if last.Matches != (err == nil) || last.Matches && got.Label != last.Label {

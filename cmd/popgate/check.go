@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/popgate/popgate/auth/route"
+	"github.com/popgate/popgate/auth/directory"
 	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/certs"
@@ -65,8 +65,17 @@ func filesOf(c *configs.Config) error {
 			add(f.Key, f.Err.Error())
 		}
 	}
-	if _, err := route.New(c.Routes); err != nil {
+	_, done, err := openTable(c)
+	var fs directory.Faults
+	switch {
+	case errors.As(err, &fs):
+		for _, f := range fs {
+			add(f.Key, f.Err.Error())
+		}
+	case err != nil:
 		return err
+	default:
+		done()
 	}
 	if len(faults) > 0 {
 		return faults
@@ -86,7 +95,7 @@ func report(stdout, stderr io.Writer, file string, c *configs.Config) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(stdout, "%s: no faults; listeners: %d, backends: %d, routes: %d\n",
-		file, len(c.Listeners), len(c.Backends), len(c.Routes))
+	_, err := fmt.Fprintf(stdout, "%s: no faults; listeners: %d, backends: %d, directories: %d, routes: %d\n",
+		file, len(c.Listeners), len(c.Backends), len(c.Directories), len(c.Routes))
 	return err
 }

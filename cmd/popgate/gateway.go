@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/popgate/popgate/auth/directory"
+	"github.com/popgate/popgate/auth/passwd"
 	"github.com/popgate/popgate/auth/route"
 	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/policy"
@@ -35,6 +37,7 @@ type gateway struct {
 	keeper   *certs.Keeper
 	policy   *policy.Keeper
 	audit    *audit.Log
+	dirs     *directory.Keeper
 	backends *backend.Backends
 	proxy    *proxy.Gateway
 	reloads  *prometheus.CounterVec
@@ -64,6 +67,7 @@ func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gatewa
 	g.keeper = certs.New(c.StateDir, g.log, g.registry)
 	g.policy = policy.New()
 	g.audit = audit.New(c.Node, g.log, g.registry)
+	g.dirs = directory.New(passwd.New(0), g.log, g.registry)
 	g.backends = backend.New(g.log, g.registry)
 	g.proxy = proxy.New(g.audit, g.log, g.registry)
 	return g, nil
@@ -74,6 +78,7 @@ type prepared struct {
 	config   *configs.Config
 	certs    *certs.View
 	audit    *audit.View
+	dirs     *directory.View
 	backends *backend.View
 	snapshot *proxy.Snapshot
 	opened   []*listening
@@ -82,7 +87,10 @@ type prepared struct {
 // prepare makes a configuration ready without touching what runs. On an error it leaves nothing behind.
 func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, err error) {
 	p = &prepared{config: c}
-	table, err := route.New(c.Routes)
+	if p.dirs, err = g.dirs.Prepare(c.Directories); err != nil {
+		return nil, err
+	}
+	table, err := route.New(c.Routes, known(c, p.dirs))
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +148,7 @@ func (g *gateway) apply(ctx context.Context, p *prepared) {
 	g.level.Set(p.config.Log.Slog())
 	g.keeper.Use(p.certs)
 	g.audit.Use(p.audit)
+	g.dirs.Use(p.dirs)
 	g.backends.Use(p.backends)
 	g.view.Store(p.backends)
 	g.proxy.Apply(p.snapshot)
@@ -212,7 +221,7 @@ func (g *gateway) run(ctx context.Context, signals <-chan os.Signal) error {
 		return err
 	}
 	var background sync.WaitGroup
-	for _, part := range []func(context.Context) error{g.keeper.Run, g.backends.Run, tidy} {
+	for _, part := range []func(context.Context) error{g.keeper.Run, g.dirs.Run, g.backends.Run, tidy} {
 		background.Go(func() {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
 				g.log.Error("background work ended", "error", err)
@@ -316,6 +325,11 @@ func (g *gateway) ready() (ok bool, notes []string) {
 	}
 	if err := g.keeper.Trouble(); err != nil {
 		notes = append(notes, "certificates: none is obtained or renewed: "+err.Error())
+	}
+	if err := g.dirs.Trouble(); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			notes = append(notes, "degraded: "+strings.TrimSpace(line)+": known users go on")
+		}
 	}
 	if v := g.view.Load(); v != nil {
 		for _, b := range v.Status() {

@@ -1,16 +1,22 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/directory"
+	"github.com/popgate/popgate/auth/passwd"
 	"github.com/popgate/popgate/auth/route"
 	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/proxy"
@@ -24,7 +30,8 @@ func routeCommand() *cobra.Command {
 		Short: "Say where a user goes, and why",
 		Long: `route goes through the routes of a config file as a login of USER would, and prints which one matches and why,
 the backend, its servers in the order they would be tried, and the name the backend is told. Its exit status is 1 when
-nobody would take the user. It asks no server.`,
+nobody would take the user. It asks no mail server, but the directories of the routes that it comes to, as a login would; without
+a password, so that one whose answer depends on it cannot answer.`,
 		Example: `  popgate route -c popgate.yaml alice@example.org
   popgate route -c popgate.yaml alice --listener office --from 192.0.2.7 --sni mail.example.org`,
 		Args: cobra.ExactArgs(1),
@@ -37,7 +44,7 @@ nobody would take the user. It asks no server.`,
 			if err != nil {
 				return err
 			}
-			return explain(cmd.OutOrStdout(), c, q)
+			return explain(cmd.Context(), cmd.OutOrStdout(), c, q)
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "config `file`")
@@ -86,34 +93,146 @@ func pickListener(c *configs.Config, name string) (proxy.ListenerConfig, error) 
 	return proxy.ListenerConfig{}, fmt.Errorf("--listener %q: there is none of that name; there are: %s", name, strings.Join(names, ", "))
 }
 
+// known is what routes may refer to.
+func known(c *configs.Config, v *directory.View) route.Known {
+	k := route.Known{
+		Backends: make([]string, 0, len(c.Backends)),
+		Directory: func(name string) route.Directory {
+			if d := v.Directory(name); d != nil {
+				return d
+			}
+			return nil
+		},
+	}
+	for _, b := range c.Backends {
+		k.Backends = append(k.Backends, b.Name)
+	}
+	return k
+}
+
+// openTable makes the table of a configuration, with its directories. close ends what they hold.
+func openTable(c *configs.Config) (t *route.Table, close func(), err error) {
+	keeper := directory.New(passwd.New(0), nil, nil)
+	close = func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = keeper.Run(ctx) // an ended one: all it does is close
+	}
+	v, err := keeper.Prepare(c.Directories)
+	if err == nil {
+		t, err = route.New(c.Routes, known(c, v))
+	}
+	if err != nil {
+		close()
+		return nil, nil, err
+	}
+	return t, close, nil
+}
+
 // explain prints the way of q through the routes.
-func explain(w io.Writer, c *configs.Config, q auth.Query) error {
-	table, err := route.New(c.Routes)
+func explain(ctx context.Context, w io.Writer, c *configs.Config, q auth.Query) error {
+	table, done, err := openTable(c)
 	if err != nil {
 		return err
 	}
+	defer done()
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(key, value string) { _, _ = fmt.Fprintf(t, "%s\t%s\n", key, value) } // Flush returns the error
 	row("user", q.Name.Full())
 	row("listener", q.Client.Listener)
-	for _, s := range table.Explain(q) {
+	steps, answer, err := table.Explain(ctx, q)
+	answer.Login.Secret.Wipe()
+	for _, s := range steps {
 		row(s.Label, verdict(s))
+		for _, a := range s.Asked {
+			row("  directory "+a.Directory, said(a))
+		}
 	}
-	answer, err := table.Route(nil, q) //nolint:staticcheck // the table asks nobody, so there is nothing to cancel
 	if err != nil {
-		row("result", "nobody takes the user: the client hears the same as for a wrong password")
+		row("result", refusal(err))
 		if err := t.Flush(); err != nil {
 			return err
 		}
 		return errSaid
 	}
+	last := steps[len(steps)-1]
 	row("backend", answer.Backend)
-	row("servers", strings.Join(servers(c, answer.Backend, answer.Account), ", ")+" (in the order they are tried)")
-	row("is told", "USER "+answer.Login.User)
-	if answer.Tenant != "" {
-		row("tenant", answer.Tenant)
+	if answer.Server.Address != "" {
+		row("server", answer.Server.Address+" (named by directory "+answer.Directory+")")
+	} else {
+		row("servers", strings.Join(servers(c, answer.Backend, answer.Account), ", ")+" (in the order they are tried)")
+	}
+	row("is told", told(answer.Login, last.Username))
+	for _, r := range []struct{ key, value string }{{"tenant", answer.Tenant}, {"then", answer.Then}} {
+		if r.value != "" {
+			row(r.key, r.value)
+		}
+	}
+	if answer.Then != "" {
+		row("", "(tried where "+answer.Backend+" refuses the password: the user is moving)")
+	}
+	if answer.Disabled {
+		row("result", "the account is disabled: whoever has the right password is told so")
 	}
 	return t.Flush()
+}
+
+// told says what the backend is told, and where the name comes from.
+func told(l auth.BackendLogin, template string) string {
+	from := "named by the directory"
+	if template != "" {
+		from = "username: " + strconv.Quote(template)
+	}
+	if l.Method == auth.MethodPlain {
+		return fmt.Sprintf("AUTH PLAIN for %s as master user %s (%s)", l.Authzid, l.User, from)
+	}
+	return fmt.Sprintf("USER %s (%s)", l.User, from)
+}
+
+// said says what a directory answered, without what is secret in it.
+func said(a route.Asked) string {
+	how := string(a.How)
+	if a.How != directory.Fresh {
+		how += ", " + a.Age.Round(time.Second).String() + " old"
+	}
+	switch {
+	case errors.Is(a.Err, auth.ErrUnknownUser):
+		return "does not know the user (" + how + ")"
+	case a.Err != nil:
+		return a.Err.Error()
+	}
+	var parts []string
+	for _, p := range []struct{ key, value string }{
+		{"backend", a.Answer.Backend}, {"server", a.Answer.Server}, {"tls", a.Answer.TLS}, {"user", a.Answer.User},
+		{"master", a.Answer.Master}, {"tenant", a.Answer.Tenant},
+	} {
+		if p.value != "" {
+			parts = append(parts, p.key+" "+p.value)
+		}
+	}
+	for _, p := range []struct {
+		key string
+		is  bool
+	}{{"has a password hash", a.Answer.Hash != ""}, {"disabled", a.Answer.Disabled}, {"moving", a.Answer.Moving}} {
+		if p.is {
+			parts = append(parts, p.key)
+		}
+	}
+	if len(parts) == 0 {
+		parts = []string{"nothing more"}
+	}
+	return "knows the user: " + strings.Join(parts, ", ") + " (" + how + ")"
+}
+
+// refusal says what a client hears for want of a route.
+func refusal(err error) string {
+	switch {
+	case errors.Is(err, auth.ErrUnknownUser):
+		return "nobody takes the user: the client hears the same as for a wrong password"
+	case errors.Is(err, auth.ErrDirectoryDown):
+		return "nobody knows where the user goes: the client is told to try later ([SYS/TEMP]): " + err.Error()
+	}
+	return "the client hears the same as for a wrong password: " + err.Error()
 }
 
 // servers lists the servers of the backend called name as they would be tried for account.
@@ -128,10 +247,14 @@ func servers(c *configs.Config, name, account string) []string {
 
 func verdict(s route.Step) string {
 	switch {
-	case s.Matches && s.Condition == "":
-		return "matches: to backend " + s.Backend
-	case s.Matches:
+	case s.Matches && s.Unknown:
+		return "matches, and no directory of it knows the user: on to the next route"
+	case s.Matches && s.Condition != "":
 		return fmt.Sprintf("matches, but its %s cannot be made: wants %s, got %s", s.Condition, s.Want, s.Got)
+	case s.Matches && s.Backend == "":
+		return "matches"
+	case s.Matches:
+		return "matches: to backend " + s.Backend
 	}
 	return fmt.Sprintf("no: %s wants %s, got %s", s.Condition, s.Want, s.Got)
 }

@@ -1,0 +1,215 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/popgate/popgate/auth"
+)
+
+// Why a source was not asked, or has not answered.
+var (
+	errClosed = errors.New("the directory is closed")
+	errTurn   = errors.New("too many lookups are under way")
+)
+
+// An asker asks one source: so many at a time, each within its time, and holds the answers to what they may say.
+type asker struct {
+	name    string
+	source  Opened
+	timeout time.Duration
+	slots   chan struct{}
+	checker checker
+	health  health
+	stats   *stats
+	log     *slog.Logger
+
+	base   context.Context // of all lookups; ended by close
+	end    context.CancelFunc
+	mu     sync.Mutex
+	closed bool
+	flying sync.WaitGroup // lookups under way
+}
+
+// newAsker makes what asks source as c says; c is valid.
+func newAsker(c *Config, source Opened, s *stats, log *slog.Logger) *asker {
+	a := &asker{name: c.Name, source: source, timeout: c.Timeout, slots: make(chan struct{}, c.Lookups), stats: s, log: log}
+	a.base, a.end = context.WithCancel(context.Background())
+	for _, text := range c.AllowedServers {
+		if one, err := parseAllowed(text); err == nil { // Validate has reported the others
+			a.checker.allowed = append(a.checker.allowed, one)
+		}
+	}
+	return a
+}
+
+// deadline is the time of one lookup, which goes on when whoever wanted it has left.
+func (a *asker) deadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(a.base, a.timeout)
+}
+
+// begin counts a lookup that is about to be made, which ends with flying.Done. It is false once the source is closed.
+func (a *asker) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.closed {
+		a.flying.Add(1)
+	}
+	return !a.closed
+}
+
+// close ends the lookups under way and closes the source when they have ended.
+func (a *asker) close() error {
+	a.mu.Lock()
+	again := a.closed
+	a.closed = true
+	a.mu.Unlock()
+	if again {
+		return nil
+	}
+	a.end()
+	a.flying.Wait()
+	if err := a.source.Close(); err != nil {
+		return fmt.Errorf("close directory %s: %w", a.name, err)
+	}
+	return nil
+}
+
+// down makes the error of a source that could not answer.
+func (a *asker) down(cause error) error {
+	return fmt.Errorf("%w: directory %s: %w", auth.ErrDirectoryDown, a.name, cause)
+}
+
+// late is the error of a source that neither answers in time nor ends.
+func (a *asker) late() error {
+	err := a.down(fmt.Errorf("no answer within %s: %w", a.timeout, context.DeadlineExceeded))
+	a.health.bad(err)
+	return err
+}
+
+// ask waits for its turn and asks the source. Its error wraps auth.ErrUnknownUser, auth.ErrWrongPassword or
+// auth.ErrDirectoryDown; beside auth.ErrWrongPassword the answer may have Wait.
+func (a *asker) ask(ctx context.Context, q *auth.Query) (Answer, error) {
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-ctx.Done():
+		a.stats.asked(resultFailed, 0)
+		return Answer{}, a.down(errTurn) // it may be well: it is not held against the source
+	}
+	return a.answer(ctx, q)
+}
+
+// answer asks the source without waiting.
+func (a *asker) answer(ctx context.Context, q *auth.Query) (Answer, error) {
+	began := time.Now()
+	answer, err := a.call(ctx, q)
+	took := time.Since(began)
+	switch {
+	case err == nil:
+		a.health.good()
+	case errors.Is(err, auth.ErrUnknownUser):
+		a.health.good()
+		a.stats.asked(resultUnknown, took)
+		return Answer{}, err
+	case errors.Is(err, auth.ErrWrongPassword):
+		a.health.good()
+		a.stats.asked(resultRefused, took)
+		return Answer{Wait: answer.Wait}, err
+	default:
+		err = a.down(err)
+		if a.base.Err() == nil { // else it was ended by us
+			a.health.bad(err)
+			a.stats.asked(resultFailed, took)
+		}
+		return Answer{}, err
+	}
+	if err := a.check(&answer, q); err != nil {
+		a.stats.asked(resultBad, took)
+		return Answer{}, err
+	}
+	a.stats.asked(resultFound, took)
+	return answer, nil
+}
+
+// call asks the source. A slip in it costs one lookup.
+func (a *asker) call(ctx context.Context, q *auth.Query) (answer Answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.log.Error("a fault in popgate; please report it", "directory", a.name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			answer, err = Answer{}, fmt.Errorf("panic in the source: %v", p)
+		}
+	}()
+	return a.source.Lookup(ctx, q)
+}
+
+// check holds an answer to what it may say.
+func (a *asker) check(answer *Answer, q *auth.Query) error {
+	if a.source.Vary&VarySecret == 0 {
+		answer.Verified = false // who was not told the password cannot have checked it
+	}
+	if err := a.checker.check(answer); err != nil {
+		return fmt.Errorf("%w: directory %s cannot be followed for user %q: %w", auth.ErrDirectoryDown, a.name, q.Name.Full(), err)
+	}
+	return nil
+}
+
+// A health is what is known of a source's being there. One that fails again and again, for different users, is asked once a
+// moment only, so that nobody waits for what does not come.
+type health struct {
+	failures atomic.Int32 // since the last answer
+	last     atomic.Pointer[failure]
+	next     atomic.Int64 // when it may be asked again, in Unix nanoseconds
+}
+
+type failure struct {
+	err   error
+	since time.Time
+}
+
+// brokenAfter is how many lookups in a row must fail for a source to count as broken.
+const brokenAfter = 5
+
+func (h *health) good() {
+	if h.failures.Load() != 0 {
+		h.failures.Store(0)
+		h.last.Store(nil)
+	}
+}
+
+func (h *health) bad(err error) {
+	f := &failure{err, time.Now()}
+	if earlier := h.last.Load(); earlier != nil {
+		f.since = earlier.since
+	}
+	h.last.Store(f)
+	h.failures.Add(1)
+	h.next.Store(time.Now().Add(retryEvery).UnixNano())
+}
+
+// failing says that the last lookup failed.
+func (h *health) failing() bool { return h.failures.Load() > 0 }
+
+// broken says that so many in a row failed that there is no use in asking.
+func (h *health) broken() bool { return h.failures.Load() >= brokenAfter }
+
+// probe says, once a moment, that it is time to see whether the source is back.
+func (h *health) probe() bool {
+	now := time.Now().UnixNano()
+	next := h.next.Load()
+	return now >= next && h.next.CompareAndSwap(next, now+int64(retryEvery))
+}
+
+// cause is why the source cannot be asked; nil where it can.
+func (h *health) cause() error {
+	if f := h.last.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
