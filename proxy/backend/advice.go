@@ -102,8 +102,8 @@ func (a *attempt) mistaken(r pop3.Reply) bool {
 		return false
 	}
 	text := strings.ToLower(r.Text)
-	if a.req != nil {
-		text = bare(text, a.req.Login.User)
+	if a.as != nil {
+		text = bare(text, a.as.User)
 	}
 	_, meant := coded(r.Code)
 	return !meant && !wantsTLS(text) && unknownCommand(text)

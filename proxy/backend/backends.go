@@ -20,13 +20,15 @@ import (
 type Backends struct {
 	log   *slog.Logger
 	epoch time.Time
-	dial  func(ctx context.Context, d *net.Dialer, a address) (net.Conn, error)
+	dial  func(ctx context.Context, d *dialer, a address) (net.Conn, error)
 
 	view    atomic.Pointer[View]
 	changed chan struct{} // Run is to look at the view again
 
 	mu      sync.Mutex
 	servers map[serverID]*server // those of the view in use
+
+	guests guests
 }
 
 type serverID struct{ backend, address string }
@@ -43,6 +45,7 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 		dial:    dial,
 		changed: make(chan struct{}, 1),
 		servers: map[serverID]*server{},
+		guests:  newGuests(),
 	}
 	b.view.Store(&View{})
 	if reg != nil {
@@ -54,12 +57,6 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 // now is a clock that never goes back, and is never 0.
 func (b *Backends) now() time.Duration {
 	return time.Since(b.epoch) + 1
-}
-
-// dial connects to a. It leaves the choice of the local port to connect(2): a port bound first would be one for all
-// servers together, of which there are some 28,000.
-func dial(ctx context.Context, d *net.Dialer, a address) (net.Conn, error) {
-	return d.DialContext(ctx, "tcp", a.text)
 }
 
 // A Fault is something that Prepare cannot use.
@@ -131,12 +128,10 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 	p := &Pool{
 		backends: b,
 		config:   *c,
+		plan:     newPlan(c, c.TLS),
 		dialer:   newDialer(c),
-		open:     openSteps(c),
+		tls:      newTLS(c, fault),
 	}
-	p.login = append(append(p.login, p.open...), loginSteps(c)...)
-	p.check = append(append(p.check, p.open...), checkSteps...)
-	common := newTLS(c, fault)
 	for _, s := range c.Servers {
 		a, err := parseAddress(s.Address, c.TLS)
 		if err != nil {
@@ -145,10 +140,13 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		id := serverID{c.Name, a.text}
 		state := b.servers[id]
 		if state == nil {
-			state = &server{backend: c.Name, address: a.text, poke: make(chan struct{}, 1)}
+			state = newServer(c.Name, a.text)
 		}
 		m := newMember(a, s.Weight)
-		m.server, m.tls = state, serverTLS(common, c, a.host)
+		m.server = state
+		if c.TLS != TLSNone {
+			m.tls = serverTLS(p.tls, c, a.host)
+		}
 		p.members = append(p.members, m)
 	}
 	return p
@@ -206,6 +204,13 @@ func (v *View) refresh() {
 			if m.weight > 0 {
 				sets = append(sets, m.server.capabilities())
 			}
+		}
+		if len(p.members) > 0 {
+			for _, m := range p.backends.guests.of(p.config.Name) {
+				sets = append(sets, m.server.capabilities())
+			}
+		} else {
+			sets = append(sets, oldCapabilities) // the next user's server may be one that nobody has seen yet
 		}
 	}
 	var common pop3.Capabilities

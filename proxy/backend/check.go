@@ -44,9 +44,21 @@ func (b *Backends) watch(ctx context.Context, v *View) {
 			watchers.Go(func() { p.watch(ctx, m) })
 		}
 	}
-	select {
-	case <-b.changed:
-	case <-ctx.Done():
+	guest := func(one *guest, p *Pool, m *member) {
+		watchers.Go(func() { b.watchGuest(ctx, p, one, m) })
+	}
+	for _, one := range b.adopt(v) {
+		guest(one, one.pool, one.member)
+	}
+	for going := true; going; {
+		select {
+		case one := <-b.guests.arrived:
+			guest(one, v.pools[one.id.backend], one.member)
+		case <-b.changed:
+			going = false
+		case <-ctx.Done():
+			going = false
+		}
 	}
 	cancel()
 	watchers.Wait()
@@ -93,13 +105,13 @@ func (p *Pool) checkServer(ctx context.Context, m *member) {
 	defer cancel()
 	a := attempt{pool: p, member: m}
 	defer a.close()
-	err := a.run(ctx, p.check)
+	err := a.run(ctx, p.planOf(m).check)
 	if err != nil {
-		m.server.counts.failed.Add(1)
+		m.server.tally().failed.Add(1)
 		p.backends.log.Debug("check of a server failed", slog.String("backend", p.config.Name), slog.Any("cause", err))
 		return
 	}
-	m.server.counts.checked.Add(1)
+	m.server.tally().checked.Add(1)
 	a.warnPublic()
 }
 
@@ -125,7 +137,7 @@ func (a *attempt) capa(ctx context.Context) error {
 	}
 	a.member.server.caps.Store(&caps)
 	a.pool.backends.view.Load().refresh()
-	if c := &a.pool.config; c.TLS == TLSNone && !c.proxies() && caps.Has("STLS") && !caps.Has("USER") {
+	if c := &a.pool.config; a.mode() == TLSNone && !c.proxies() && caps.Has("STLS") && !caps.Has("USER") {
 		// RFC 2449 section 6.3: a server lists USER where it takes it. Dovecot does not list it to addresses that it
 		// does not trust, so this is known before the first user fails. Behind a PROXY header it may trust the client.
 		_ = a.refusesPlaintext("CAPA", pop3.Reply{OK: true, Text: strings.Join(caps, ", ")})
@@ -175,7 +187,7 @@ func (a *attempt) quit(ctx context.Context) error {
 // address Config.Hints says it.
 func (a *attempt) warnPublic() {
 	tcp, ok := a.raw.RemoteAddr().(*net.TCPAddr)
-	if a.pool.config.TLS != TLSNone || a.member.address.ip.IsValid() || !ok || private(tcp.AddrPort().Addr().Unmap()) {
+	if a.mode() != TLSNone || a.member.address.ip.IsValid() || !ok || private(tcp.AddrPort().Addr().Unmap()) {
 		return
 	}
 	a.advise(warnPublic, "passwords go to this backend in plaintext, over an address that is not private",

@@ -21,7 +21,7 @@ const capaScript = "S: +OK ready\nC: CAPA\nS: +OK\nS: TOP\nS: uidl\nS: USER\nS: 
 func running(t *testing.T, dial func(a address) (net.Conn, error), configs ...Config) (*Backends, *View) {
 	t.Helper()
 	b := New(nil, nil)
-	b.dial = func(_ context.Context, _ *net.Dialer, a address) (net.Conn, error) { return dial(a) }
+	b.dial = func(_ context.Context, _ *dialer, a address) (net.Conn, error) { return dial(a) }
 	v := use(t, b, configs...)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

@@ -102,7 +102,7 @@ func clip(s string, limit int) string {
 // +OK all the same and ignore the command. The login goes on, for users must get their mail.
 func (a *attempt) xclient(ctx context.Context) error {
 	if !a.offersXClient {
-		a.member.server.counts.noClient.Add(1)
+		a.member.server.tally().noClient.Add(1)
 		a.advise(warnXClient, "backend does not offer XCLIENT; its logs and limits see popgate in place of the clients",
 			"put popgate's address into Dovecot's login_trusted_networks there")
 		return nil

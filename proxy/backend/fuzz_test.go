@@ -73,7 +73,7 @@ func FuzzServer(f *testing.F) {
 		}
 		p := pool(t, config("192.0.2.9"))
 		dials := 0
-		p.backends.dial = func(context.Context, *net.Dialer, address) (net.Conn, error) {
+		p.backends.dial = func(context.Context, *dialer, address) (net.Conn, error) {
 			dials++
 			return c, nil
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/proxy/pop3"
 )
 
@@ -30,6 +31,7 @@ const (
 	stepConnect  = "connect"
 	stepTLS      = "TLS"
 	stepGreeting = "greeting"
+	stepAuth     = "AUTH"
 )
 
 // openSteps are what every connection begins with.
@@ -49,13 +51,16 @@ func openSteps(c *Config) []step {
 }
 
 // loginSteps are what a login goes on with.
-func loginSteps(c *Config) []step {
+func loginSteps(c *Config, method auth.Method) []step {
 	var steps []step
 	switch c.ClientInfo {
 	case ClientXClient:
 		steps = append(steps, step{"XCLIENT", (*attempt).xclient})
 	case ClientXOIP:
 		steps = append(steps, step{"XOIP", (*attempt).xoip})
+	}
+	if method == auth.MethodPlain {
+		return append(steps, step{stepAuth, (*attempt).plain})
 	}
 	return append(steps, step{"USER", (*attempt).user}, step{"PASS", (*attempt).pass})
 }
@@ -64,8 +69,9 @@ func loginSteps(c *Config) []step {
 type attempt struct {
 	pool   *Pool
 	member *member
-	req    *Request // nil in a check
-	secret []byte   // the request's; not a copy
+	req    *Request           // nil in a check
+	as     *auth.BackendLogin // nil in a check that does not log in
+	secret []byte             // the login's; not a copy
 
 	raw   net.Conn // TCP
 	conn  net.Conn // raw, or TLS on top of below
@@ -76,15 +82,22 @@ type attempt struct {
 	begun, connected, greeted time.Time
 	offersXClient             bool
 	named                     bool // the server has been told of a client before its greeting
-	passed                    bool // PASS may have left: no other server may be asked
-	answers                   int  // to commands before PASS
+	passed                    bool // the password may have left: no other server may be asked
+	answers                   int  // to commands before the password
 
 	line [192]byte // commands are built here; most fit
 }
 
+// mode is how TLS starts at the server.
+func (a *attempt) mode() string { return a.pool.planOf(a.member).mode }
+
 // login runs all steps. It returns nil for one of its results.
 func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
-	if err := a.run(ctx, a.pool.login); err != nil {
+	steps := a.pool.planOf(a.member).login
+	if a.as.Method == auth.MethodPlain {
+		steps = a.pool.planOf(a.member).plain
+	}
+	if err := a.run(ctx, steps); err != nil {
 		a.close()
 		return nil, err
 	}
@@ -103,7 +116,7 @@ func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
 	}
 	if err := a.disarm(ctx); err != nil {
 		a.close()
-		return nil, a.failed(ctx, "PASS", err)
+		return nil, a.failed(ctx, steps[len(steps)-1].name, err)
 	}
 	a.lines.Release()
 	return c, nil
@@ -256,7 +269,7 @@ func (a *attempt) greeting(ctx context.Context) error {
 }
 
 func (a *attempt) user(ctx context.Context) error {
-	line := append(append(append(a.line[:0], "USER "...), a.req.Login.User...), '\r', '\n')
+	line := append(append(append(a.line[:0], "USER "...), a.as.User...), '\r', '\n')
 	r, err := a.command(ctx, line)
 	if err != nil {
 		return err
@@ -269,7 +282,7 @@ func (a *attempt) user(ctx context.Context) error {
 	if a.mistaken(r) {
 		return &Error{Kind: Protocol, Reply: r, Err: errHeader}
 	}
-	kind := refusedUser(r, a.req.Login.User, s.willing.Load())
+	kind := refusedUser(r, a.as.User, s.willing.Load())
 	if kind == RefusesPlaintext {
 		return a.refusesPlaintext("USER", r)
 	}
@@ -295,6 +308,11 @@ func (a *attempt) pass(ctx context.Context) error {
 	if line, err = a.next(); err != nil {
 		return err
 	}
+	return a.verdict("PASS", line)
+}
+
+// verdict is what line, the answer to the password, says; nil is that the login is done.
+func (a *attempt) verdict(at string, line []byte) error {
 	r, err := pop3.ParseReply(line)
 	if err != nil {
 		return &Error{Kind: Protocol, Err: err} // without the line: it may have the secret in it in any form
@@ -302,9 +320,9 @@ func (a *attempt) pass(ctx context.Context) error {
 	if r.OK {
 		return nil
 	}
-	kind := refusedPass(r, a.req.Login.User, a.secret)
+	kind := refusedPass(r, a.as.User, a.secret)
 	if r = discreet(r, line, a.secret); kind == RefusesPlaintext {
-		return a.refusesPlaintext("PASS", r)
+		return a.refusesPlaintext(at, r)
 	}
 	return &Error{Kind: kind, Reply: r}
 }

@@ -214,7 +214,7 @@ func TestSecretsAsTheyAre(t *testing.T) {
 		secret := " " + strings.Repeat("p", n) + " "
 		got := make(chan string, 1)
 		p := pool(t, config("192.0.2.9"))
-		p.backends.dial = func(context.Context, *net.Dialer, address) (net.Conn, error) {
+		p.backends.dial = func(context.Context, *dialer, address) (net.Conn, error) {
 			near, far := net.Pipe()
 			t.Cleanup(func() { far.Close() })
 			go func() {
@@ -287,7 +287,7 @@ func (*recorder) SetDeadline(time.Time) error { return nil }
 // piped makes p's servers answer over pipes, which have a bubble's time.
 func piped(t *testing.T, p *Pool, servers ...*scripted) {
 	t.Helper()
-	p.backends.dial = func(_ context.Context, _ *net.Dialer, a address) (net.Conn, error) {
+	p.backends.dial = func(_ context.Context, _ *dialer, a address) (net.Conn, error) {
 		i := 0
 		for p.members[i].address != a {
 			i++

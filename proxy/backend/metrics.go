@@ -61,6 +61,18 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			m.server.collect(ch, p.config.ClientInfo == ClientXClient)
 		}
 	}
+	c.b.guests.collect(ch, c.b.view.Load())
+}
+
+// collect shows what a directory's servers have in common, a backend at a time.
+func (g *guests) collect(ch chan<- prometheus.Metric, v *View) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, n := range g.counts {
+		if p := v.pools[name]; p != nil {
+			n.collect(ch, name, labelDirectory, p.config.ClientInfo == ClientXClient)
+		}
+	}
 }
 
 func (s *server) collect(ch chan<- prometheus.Metric, xclient bool) {
@@ -69,15 +81,20 @@ func (s *server) collect(ch chan<- prometheus.Metric, xclient bool) {
 		up = 1
 	}
 	ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, up, s.backend, s.address)
+	s.counts.collect(ch, s.backend, s.address, xclient)
+}
+
+func (n *counts) collect(ch chan<- prometheus.Metric, backend, server string, xclient bool) {
 	count := func(d *prometheus.Desc, n *atomic.Uint64, labels ...string) {
+		labels = append([]string{backend, server}, labels...)
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.Load()), labels...)
 	}
-	for i := range s.counts.connects {
-		count(connectsDesc, &s.counts.connects[i], s.backend, s.address, resultNames[i])
+	for i := range n.connects {
+		count(connectsDesc, &n.connects[i], resultNames[i])
 	}
-	count(checksDesc, &s.counts.checked, s.backend, s.address, "ok")
-	count(checksDesc, &s.counts.failed, s.backend, s.address, "failed")
+	count(checksDesc, &n.checked, "ok")
+	count(checksDesc, &n.failed, "failed")
 	if xclient {
-		count(noClientDesc, &s.counts.noClient, s.backend, s.address)
+		count(noClientDesc, &n.noClient)
 	}
 }

@@ -87,7 +87,7 @@ func TestLoginsFollowOrder(t *testing.T) {
 	c.TLS = TLSImplicit
 	p := pool(t, c)
 	var tried []string
-	p.backends.dial = func(_ context.Context, _ *net.Dialer, a address) (net.Conn, error) {
+	p.backends.dial = func(_ context.Context, _ *dialer, a address) (net.Conn, error) {
 		tried = append(tried, a.text)
 		return nil, errors.New("no route to host")
 	}
@@ -113,7 +113,7 @@ func TestDead(t *testing.T) {
 		good := script(loginScript)
 		good.t = t
 		refuses, tried := true, 0
-		b.dial = func(_ context.Context, _ *net.Dialer, a address) (net.Conn, error) {
+		b.dial = func(_ context.Context, _ *dialer, a address) (net.Conn, error) {
 			if a == home.address {
 				tried++
 				if refuses {
@@ -215,7 +215,7 @@ func TestOurOwnWant(t *testing.T) {
 	} {
 		p := pool(t, config("10.0.0.1", "10.0.0.2"))
 		tries := 0
-		p.backends.dial = func(context.Context, *net.Dialer, address) (net.Conn, error) {
+		p.backends.dial = func(context.Context, *dialer, address) (net.Conn, error) {
 			tries++
 			return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", tt.errno)}
 		}

@@ -16,15 +16,31 @@ type server struct {
 	deadUntil atomic.Int64
 	// willing is that the server has said +OK to USER since it was dead last, if ever.
 	willing atomic.Bool
+	// initial is that the server wants the response of AUTH PLAIN in the same line.
+	initial atomic.Bool
 	// caps is the server's last answer to CAPA, nil until there is one.
 	caps atomic.Pointer[pop3.Capabilities]
 	// poke asks for a check soon.
-	poke   chan struct{}
+	poke chan struct{}
+	// shared is what a directory's servers of one backend have in common of counts; nil for others, which have their own.
+	shared *counts
 	counts counts
 	// said is when each warning may be logged again, by Backends.now.
 	said [warnings]atomic.Int64
 	// saidDown is that the log's last word on the server is that it is down.
 	saidDown atomic.Bool
+}
+
+func newServer(backend, address string) *server {
+	return &server{backend: backend, address: address, poke: make(chan struct{}, 1)}
+}
+
+// tally is what the server's numbers are added to.
+func (s *server) tally() *counts {
+	if s.shared != nil {
+		return s.shared
+	}
+	return &s.counts
 }
 
 // A warning is something worth a log line that would otherwise come with every login.
@@ -39,6 +55,7 @@ const (
 	warnProxy
 	warnCertificate
 	warnSTLS
+	warnPlain
 	warnDown
 	warnings
 )
@@ -85,6 +102,7 @@ func (s *server) usable(now, retryAfter time.Duration) bool {
 func (s *server) dead(now, d time.Duration) bool {
 	was := s.deadUntil.Swap(int64(now + d))
 	s.willing.Store(false) // it may come back with another configuration
+	s.initial.Store(false)
 	if was != 0 || !s.due(warnDown, now) {
 		return false
 	}

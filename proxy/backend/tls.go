@@ -45,12 +45,9 @@ func parsePin(s string) (pin, error) {
 	return pin(b), nil
 }
 
-// newTLS makes what all servers of a backend have in common of their TLS configuration, nil where there is no TLS.
-// It reports what it cannot use by the key it stands at.
+// newTLS makes what all servers of a backend have in common of their TLS configuration. It reports what it cannot use by
+// the key it stands at.
 func newTLS(c *Config, fault func(key string, err error)) *tls.Config {
-	if c.TLS == TLSNone {
-		return nil
-	}
 	t := &tls.Config{MinVersion: tlsVersions[c.TLSMinVersion]}
 	if t.MinVersion < tls.VersionTLS12 {
 		allowOld(t)
@@ -114,9 +111,6 @@ func checkPin(pins []pin, cs *tls.ConnectionState) error {
 
 // serverTLS is common for one server. It is made once and never cloned for a connection, so that sessions resume.
 func serverTLS(common *tls.Config, c *Config, host string) *tls.Config {
-	if common == nil {
-		return nil
-	}
 	t := common.Clone()
 	t.ServerName = c.TLSServerName
 	if t.ServerName == "" {

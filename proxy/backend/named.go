@@ -1,0 +1,227 @@
+package backend
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/popgate/popgate/auth"
+)
+
+const (
+	// maxGuests bounds the servers that directories have named and that are remembered.
+	maxGuests = 4096
+	// guestIdle is how long one is remembered that nobody logs in at.
+	guestIdle = time.Hour
+	// labelDirectory stands in metrics for all of them: a directory shall not be able to multiply series.
+	labelDirectory = "directory"
+)
+
+var errNoServers = errors.New("the backend has no servers of its own, and no directory has named one for the user")
+
+// guests are the servers that directories have named, of all backends. They are remembered across reloads, up to a bound:
+// beyond it, the one goes that was not used for the longest time.
+type guests struct {
+	mu      sync.Mutex
+	byID    map[guestID]*list.Element
+	byUse   *list.List         // of *guest; the one used last comes first
+	counts  map[string]*counts // by backend; all of a backend's are counted as one
+	arrived chan *guest        // those that nobody watches yet
+}
+
+type guestID struct{ backend, address, mode string }
+
+// A guest is one server that a directory has named.
+type guest struct {
+	id      guestID
+	member  *member
+	pool    *Pool // whose member it is
+	used    time.Duration
+	watched bool
+	gone    atomic.Bool // it is not remembered any more
+}
+
+func newGuests() guests {
+	return guests{
+		byID:    map[guestID]*list.Element{},
+		byUse:   list.New(),
+		counts:  map[string]*counts{},
+		arrived: make(chan *guest, 64),
+	}
+}
+
+// named is the member for a server that a directory has named, which may be one of the configuration's.
+func (p *Pool) named(s auth.Server) (*member, error) {
+	mode := s.TLS
+	switch mode {
+	case "":
+		mode = p.mode
+	case TLSNone, TLSStart, TLSImplicit:
+	default:
+		return nil, fmt.Errorf("the directory's answer says that TLS is %q there; it must be none, starttls or implicit", mode)
+	}
+	a, err := parseAddress(s.Address, mode)
+	if err != nil {
+		return nil, fmt.Errorf("the server that the directory named %w", err)
+	}
+	if mode == p.mode {
+		for _, m := range p.members {
+			if m.address.text == a.text {
+				return m, nil
+			}
+		}
+	}
+	return p.backends.guest(p, a, mode), nil
+}
+
+// guest finds a server that a directory has named, or begins to remember it.
+func (b *Backends) guest(p *Pool, a address, mode string) *member {
+	g := &b.guests
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id := guestID{p.config.Name, a.text, mode}
+	at := g.byID[id]
+	if at == nil {
+		if len(g.byID) >= maxGuests {
+			g.forgetOldest()
+		}
+		at = g.byUse.PushFront(&guest{id: id})
+		g.byID[id] = at
+	}
+	g.byUse.MoveToFront(at)
+	one := at.Value.(*guest)
+	one.used = b.now()
+	if one.pool != p {
+		one.become(p, a, g.countsOf(id.backend))
+	}
+	if !one.watched {
+		select {
+		case g.arrived <- one:
+			one.watched = true
+		default: // the next login asks again
+		}
+	}
+	return one.member
+}
+
+// become makes g a member of p, with what is known of the server already.
+func (g *guest) become(p *Pool, a address, shared *counts) {
+	m := newMember(a, 1)
+	if g.member != nil {
+		m.server = g.member.server
+	} else {
+		m.server = newServer(g.id.backend, a.text)
+		m.server.shared = shared
+	}
+	pl := newPlan(&p.config, g.id.mode)
+	m.plan = &pl
+	if g.id.mode != TLSNone {
+		m.tls = serverTLS(p.tls, &p.config, a.host)
+	}
+	g.member, g.pool = m, p
+}
+
+func (g *guests) countsOf(backend string) *counts {
+	c := g.counts[backend]
+	if c == nil {
+		c = &counts{}
+		g.counts[backend] = c
+	}
+	return c
+}
+
+// forgetOldest forgets the guest that was not used for the longest time.
+func (g *guests) forgetOldest() {
+	if at := g.byUse.Back(); at != nil {
+		g.forget(at)
+	}
+}
+
+func (g *guests) forget(at *list.Element) {
+	one := at.Value.(*guest)
+	one.gone.Store(true)
+	one.member.server.suspect() // wakes who watches it
+	g.byUse.Remove(at)
+	delete(g.byID, one.id)
+}
+
+// idle forgets one where nobody has used it for long, and says so.
+func (b *Backends) idle(one *guest) bool {
+	g := &b.guests
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at := g.byID[one.id]
+	if at == nil || at.Value != one {
+		return true
+	}
+	if b.now()-one.used < guestIdle {
+		return false
+	}
+	g.forget(at)
+	return true
+}
+
+// adopt makes the guests ready for a view: those of its backends are to be watched anew, the others are forgotten.
+func (b *Backends) adopt(v *View) []*guest {
+	g := &b.guests
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.arrived) > 0 {
+		<-g.arrived
+	}
+	var all []*guest
+	var next *list.Element
+	for at := g.byUse.Front(); at != nil; at = next {
+		next = at.Next()
+		one := at.Value.(*guest)
+		p := v.pools[one.id.backend]
+		if p == nil {
+			g.forget(at)
+			continue
+		}
+		one.become(p, one.member.address, g.countsOf(one.id.backend))
+		one.watched = true
+		all = append(all, one)
+	}
+	for name := range g.counts {
+		if v.pools[name] == nil {
+			delete(g.counts, name)
+		}
+	}
+	return all
+}
+
+// of lists the members that a backend has by a directory's word, those used last first.
+func (g *guests) of(backend string) []*member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var all []*member
+	for at := g.byUse.Front(); at != nil; at = at.Next() {
+		if one := at.Value.(*guest); one.id.backend == backend {
+			all = append(all, one.member)
+		}
+	}
+	return all
+}
+
+// watchGuest checks a server that a directory has named, as others are, until it is forgotten or ctx ends.
+func (b *Backends) watchGuest(ctx context.Context, p *Pool, one *guest, m *member) {
+	b.view.Load().refresh() // what it can do is not known yet
+	delay := rand.N(checkSpread)
+	for wait(ctx, delay, m.server.poke) && !one.gone.Load() {
+		if b.idle(one) {
+			break
+		}
+		p.checkServer(ctx, m)
+		if !wait(ctx, checkGap, nil) {
+			return
+		}
+		delay = min(p.checkAgain(m), guestIdle/4)
+	}
+	b.view.Load().refresh()
+}
