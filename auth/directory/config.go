@@ -27,6 +27,14 @@ type Config struct {
 	Lookups int `yaml:"lookups"`
 	// The memory for answers. Sources that have everything in memory by themselves are asked directly, without it.
 	Cache CacheConfig `yaml:"cache"`
+	// Describes a directory of type `file`: a list of users and domains in popgate's own form.
+	File FileConfig `yaml:"file"`
+	// Describes a directory of type `popmap`: Perdition's list of users.
+	Popmap PopmapConfig `yaml:"popmap"`
+	// Describes a directory of type `popmap_re`: Perdition's list of regular expressions.
+	PopmapRE PopmapConfig `yaml:"popmap_re"`
+	// Describes a directory of type `passwd_file`: a passwd-file of Dovecot's.
+	PasswdFile PasswdFileConfig `yaml:"passwd_file"`
 	// Describes a directory of type `sql`: a query to a database.
 	SQL SQLConfig `yaml:"sql"`
 }
@@ -60,7 +68,10 @@ func DefaultConfig() Config {
 			NegativeTTL: 30 * time.Second,
 			StaleFor:    24 * time.Hour,
 		},
-		SQL: defaultSQL(),
+		Popmap:     defaultPopmap(),
+		PopmapRE:   defaultPopmap(),
+		PasswdFile: defaultPasswdFile(),
+		SQL:        defaultSQL(),
 	}
 }
 
@@ -91,7 +102,10 @@ func of[C validator](name string, section func(*Config) C, open func(name string
 // kinds are all the types there are: a new source has one line here.
 func kinds() []kind {
 	return []kind{
-		// of("file", func(c *Config) FileConfig { return c.File }, newFile),
+		of("file", func(c *Config) FileConfig { return c.File }, newFile),
+		of("popmap", func(c *Config) PopmapConfig { return c.Popmap }, newPopmap),
+		of("popmap_re", func(c *Config) PopmapConfig { return c.PopmapRE }, newPopmapRE),
+		of("passwd_file", func(c *Config) PasswdFileConfig { return c.PasswdFile }, newPasswdFile),
 		of("sql", func(c *Config) SQLConfig { return c.SQL }, newSQL),
 	}
 }

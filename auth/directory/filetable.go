@@ -1,0 +1,409 @@
+package directory
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/popgate/popgate/auth"
+)
+
+// A table holds what a file says of a million users in as little memory as the file has: all records lie in one string, and are
+// found by their key's hash. It never changes, so any number of goroutines may use it.
+type table struct {
+	arena string   // record after record: key, line, what is said
+	words []string // texts that many records share
+	nets  [][]netip.Prefix
+
+	users   index // by name: all in lower case in a file of our own, as written in others
+	domains index // by domain: each that has users, or stands in the file itself
+	below   index // by the domain above those that "*." stands for
+
+	count int
+}
+
+// entries counts what the file lists.
+func (t *table) entries() int { return t.count }
+
+// An index finds records by their keys: a hash table with open addressing. A slot holds 32 bits of the hash and the record's
+// place, one up, for 0 is an empty slot.
+type index struct {
+	seed  maphash.Seed
+	slots []uint64
+	used  int
+}
+
+func newIndex() index { return index{seed: maphash.MakeSeed(), slots: make([]uint64, 64)} }
+
+// hash does not regard the case of ASCII letters, so that a lookup may.
+func (x *index) hash(key []byte) uint64 {
+	var folded [512]byte
+	return maphash.Bytes(x.seed, appendLower(folded[:0], key))
+}
+
+// find gives the place of a record in the arena. A key that need not be exact is compared without regard to the case of ASCII
+// letters.
+func (x *index) find(arena string, key []byte, exact bool) (place uint32, ok bool) {
+	h := x.hash(key)
+	for i := h; ; i++ {
+		s := x.slots[i&uint64(len(x.slots)-1)]
+		if s == 0 {
+			return 0, false
+		}
+		if uint32(s>>32) != uint32(h>>32) {
+			continue
+		}
+		place = uint32(s) - 1
+		if k := keyAt(arena, place); k == string(key) || !exact && equalLower(k, key) {
+			return place, true
+		}
+	}
+}
+
+// put makes key's slot point to a record, which need not be in the arena yet.
+func (x *index) put(arena string, key []byte, place uint32) {
+	if x.used >= len(x.slots)/4*3 {
+		x.grow(arena)
+	}
+	h := x.hash(key)
+	for i := h; ; i++ {
+		s := &x.slots[i&uint64(len(x.slots)-1)]
+		if *s == 0 {
+			*s = h>>32<<32 | uint64(place+1)
+			x.used++
+			return
+		}
+		if uint32(*s>>32) == uint32(h>>32) && keyAt(arena, uint32(*s)-1) == string(key) {
+			*s = h>>32<<32 | uint64(place+1)
+			return
+		}
+	}
+}
+
+func (x *index) grow(arena string) {
+	old := x.slots
+	x.slots = make([]uint64, 2*len(old))
+	for _, s := range old {
+		if s == 0 {
+			continue
+		}
+		for i := x.hash([]byte(keyAt(arena, uint32(s)-1))); ; i++ {
+			if slot := &x.slots[i&uint64(len(x.slots)-1)]; *slot == 0 {
+				*slot = s
+				break
+			}
+		}
+	}
+}
+
+// each calls f with the key of every record, in no order.
+func (x *index) each(arena string, f func(key string)) {
+	for _, s := range x.slots {
+		if s != 0 {
+			f(keyAt(arena, uint32(s)-1))
+		}
+	}
+}
+
+func keyAt(arena string, place uint32) string {
+	n, size := number(arena[place:])
+	return arena[int(place)+size:][:n]
+}
+
+// number reads what binary.AppendUvarint wrote.
+func number(s string) (n, size int) {
+	var v uint64
+	for i := range len(s) {
+		b := s[i]
+		v |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			return int(v), i + 1
+		}
+	}
+	return 0, 0
+}
+
+// What a record says; the texts follow in this order.
+const (
+	hasBackend = 1 << iota
+	hasServer
+	hasTLS
+	hasTenant
+	hasMaster
+	hasUser
+	hasSecret
+	hasHash
+	hasNets
+	isDisabled
+	isMoving
+	isRefused // nobody has the password
+	isMention // no entry: a domain that users are in
+
+	shared = hasBackend | hasServer | hasTLS | hasTenant | hasMaster
+)
+
+// A record is what a file says of one user or domain.
+type record struct {
+	Answer
+	line    int
+	refused bool
+	mention bool
+}
+
+// texts are the fields of an answer in the order of their bits.
+func texts(a *Answer) [8]*string {
+	return [...]*string{&a.Backend, &a.Server, &a.TLS, &a.Tenant, &a.Master, &a.User, &a.Secret, &a.Hash}
+}
+
+// at reads the record at a place. Its texts are parts of the arena.
+func (t *table) at(place uint32) (r record) {
+	n, size := number(t.arena[place:])
+	s := t.arena[int(place)+size+n:]
+	next := func() int {
+		v, size := number(s)
+		s = s[size:]
+		return v
+	}
+	r.line = next()
+	mask := next()
+	for i, text := range texts(&r.Answer) {
+		bit := 1 << i
+		switch {
+		case mask&bit == 0:
+			continue
+		case bit&shared != 0:
+			if id := next(); id > 0 {
+				*text = t.words[id-1]
+				continue
+			}
+		}
+		n := next()
+		*text, s = s[:n], s[n:]
+	}
+	if mask&hasNets != 0 {
+		r.AllowNets = t.nets[next()]
+	}
+	r.Disabled, r.Moving = mask&isDisabled != 0, mask&isMoving != 0
+	r.refused, r.mention = mask&isRefused != 0, mask&isMention != 0
+	return r
+}
+
+// knows says that a domain has users or an entry, or that one for all domains below another takes it.
+func (t *table) knows(domain string) bool {
+	key := []byte(domain)
+	if _, ok := t.domains.find(t.arena, key, true); ok {
+		return true
+	}
+	_, ok := t.above(key)
+	return ok
+}
+
+// above finds the nearest entry for all domains below one that domain is below of.
+func (t *table) above(domain []byte) (uint32, bool) {
+	if t.below.used == 0 {
+		return 0, false
+	}
+	for i, b := range domain {
+		if b != '.' {
+			continue
+		}
+		if place, ok := t.below.find(t.arena, domain[i+1:], true); ok {
+			return place, true
+		}
+	}
+	return 0, false
+}
+
+// list gives the domains that have users or an entry, in order.
+func (t *table) list() []string {
+	all := make([]string, 0, t.domains.used)
+	// A copy: who keeps one must not keep the arena.
+	t.domains.each(t.arena, func(d string) { all = append(all, strings.Clone(d)) })
+	slices.Sort(all)
+	return all
+}
+
+// maxWords bounds how many texts are shared; what is more stands in each record.
+const maxWords = 1 << 16
+
+// A builder makes a table, record after record.
+type builder struct {
+	t     table
+	arena strings.Builder
+	words map[string]int
+	nets  map[string]int
+	buf   []byte
+}
+
+// newBuilder makes one for a file of about size bytes.
+func newBuilder(size int64) *builder {
+	b := &builder{words: map[string]int{}, nets: map[string]int{}}
+	b.t = table{users: newIndex(), domains: newIndex(), below: newIndex()}
+	b.arena.Grow(int(min(size, 64<<20)))
+	return b
+}
+
+// errFull is far above what files hold.
+var errFull = errors.New("makes more than 4 GiB of records: keep so many users in a database")
+
+// add puts a record into one of the indexes. A second one for the same key is an error that names the line of the first.
+func (b *builder) add(x *index, key []byte, r *record) error {
+	place := b.arena.Len()
+	if place > math.MaxUint32-1<<20 {
+		return errFull
+	}
+	if old, ok := x.find(b.arena.String(), key, true); ok {
+		b.t.arena = b.arena.String()
+		if first := b.t.at(old); !first.mention {
+			return fmt.Errorf("%q is in line %d already", clip(string(key)), first.line)
+		}
+	}
+	x.put(b.arena.String(), key, uint32(place))
+	b.write(key, r)
+	if !r.mention {
+		b.t.count++
+	}
+	return nil
+}
+
+// mention notes that there are users in a domain.
+func (b *builder) mention(domain string, line int) error {
+	if domain == "" {
+		return nil
+	}
+	b.buf = append(b.buf[:0], domain...)
+	if _, ok := b.t.domains.find(b.arena.String(), b.buf, true); ok {
+		return nil
+	}
+	return b.add(&b.t.domains, []byte(domain), &record{line: line, mention: true})
+}
+
+func (b *builder) write(key []byte, r *record) {
+	buf := binary.AppendUvarint(b.buf[:0], uint64(len(key)))
+	buf = append(buf, key...)
+	buf = binary.AppendUvarint(buf, uint64(r.line))
+	all := texts(&r.Answer)
+	mask := 0
+	for i, text := range all {
+		if *text != "" {
+			mask |= 1 << i
+		}
+	}
+	for _, flag := range []struct {
+		set bool
+		bit int
+	}{
+		{len(r.AllowNets) > 0, hasNets}, {r.Disabled, isDisabled}, {r.Moving, isMoving}, {r.refused, isRefused}, {r.mention, isMention},
+	} {
+		if flag.set {
+			mask |= flag.bit
+		}
+	}
+	buf = binary.AppendUvarint(buf, uint64(mask))
+	for i, text := range all {
+		bit := 1 << i
+		if mask&bit == 0 {
+			continue
+		}
+		if bit&shared != 0 {
+			id := b.word(*text)
+			buf = binary.AppendUvarint(buf, uint64(id))
+			if id > 0 {
+				continue
+			}
+		}
+		buf = binary.AppendUvarint(buf, uint64(len(*text)))
+		buf = append(buf, *text...)
+	}
+	if mask&hasNets != 0 {
+		buf = binary.AppendUvarint(buf, uint64(b.network(r.AllowNets)))
+	}
+	b.arena.Write(buf)
+	b.buf = buf
+}
+
+// word gives the number of a shared text, from 1; 0 where there is no room for it.
+func (b *builder) word(s string) int {
+	id, ok := b.words[s]
+	if !ok && len(b.t.words) < maxWords {
+		s = strings.Clone(s) // of a line that need not be kept
+		b.t.words = append(b.t.words, s)
+		id = len(b.t.words)
+		b.words[s] = id
+	}
+	return id
+}
+
+func (b *builder) network(nets []netip.Prefix) int {
+	text := fmt.Sprint(nets)
+	id, ok := b.nets[text]
+	if !ok {
+		id = len(b.t.nets)
+		b.t.nets = append(b.t.nets, nets)
+		b.nets[text] = id
+	}
+	return id
+}
+
+// table ends the building. The memory that was got in advance is given back.
+func (b *builder) table() *table {
+	t := b.t
+	t.arena = strings.Clone(b.arena.String())
+	t.words = slices.Clip(t.words)
+	return &t
+}
+
+// userKey appends a user's name as files of our own have it for a key: what auth.Name's Key is, but with the detail kept.
+func userKey[S string | []byte](dst []byte, local S, domain string) []byte {
+	dst = appendLower(dst, local)
+	if domain != "" {
+		dst = append(dst, '@')
+		dst = append(dst, domain...)
+	}
+	return dst
+}
+
+// appendLower appends s in lower case, as auth.Name's Key has it.
+func appendLower[S string | []byte](dst []byte, s S) []byte {
+	at := len(dst)
+	for i := range len(s) {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			return appendLowerAny(dst[:at], string(s))
+		}
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// appendLowerAny is for names that are not all ASCII. What is not UTF-8 is left as it is.
+func appendLowerAny(dst []byte, s string) []byte {
+	if utf8.ValidString(s) {
+		return append(dst, strings.ToLower(s)...)
+	}
+	for i := range len(s) {
+		c := s[i]
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+func equalLower(a string, b []byte) bool {
+	var x, y [512]byte
+	return string(appendLower(x[:0], a)) == string(appendLower(y[:0], b))
+}
+
+// split takes the name of a user apart as auth.NameRules does for a listener that has "@" alone for a separator.
+func split(name string) (auth.Name, error) { return auth.NameRules{}.Parse([]byte(name)) }
