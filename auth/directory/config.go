@@ -37,6 +37,8 @@ type Config struct {
 	PasswdFile PasswdFileConfig `yaml:"passwd_file"`
 	// Describes a directory of type `sql`: a query to a database.
 	SQL SQLConfig `yaml:"sql"`
+	// Describes a directory of type `ldap`: a search on LDAP servers.
+	LDAP LDAPConfig `yaml:"ldap"`
 }
 
 // CacheConfig is the section `cache` of a directory.
@@ -72,6 +74,7 @@ func DefaultConfig() Config {
 		PopmapRE:   defaultPopmap(),
 		PasswdFile: defaultPasswdFile(),
 		SQL:        defaultSQL(),
+		LDAP:       defaultLDAP(),
 	}
 }
 
@@ -107,6 +110,7 @@ func kinds() []kind {
 		of("popmap_re", func(c *Config) PopmapConfig { return c.PopmapRE }, newPopmapRE),
 		of("passwd_file", func(c *Config) PasswdFileConfig { return c.PasswdFile }, newPasswdFile),
 		of("sql", func(c *Config) SQLConfig { return c.SQL }, newSQL),
+		of("ldap", func(c *Config) LDAPConfig { return c.LDAP }, newLDAP),
 	}
 }
 

@@ -64,11 +64,11 @@ func (f *fields) put(name, value string) (err error) {
 	case "tenant":
 		a.Tenant = trimmed
 	case "disabled":
-		a.Disabled, err = yes(name, trimmed)
+		a.Disabled, err = truth(name, trimmed)
 	case "moving":
-		a.Moving, err = yes(name, trimmed)
+		a.Moving, err = truth(name, trimmed)
 	case "allow_nets":
-		a.AllowNets, err = networks(name, trimmed)
+		a.AllowNets, err = netList(name, trimmed)
 	default:
 		err = fmt.Errorf("%q means nothing: there are %s", clip(name), fieldNames)
 	}
@@ -90,8 +90,8 @@ func (f *fields) result() (Answer, error) {
 	return f.answer, nil
 }
 
-// yes reads what databases and directories write for a truth value.
-func yes(name, value string) (bool, error) {
+// truth reads what databases and directories write for a truth value.
+func truth(name, value string) (bool, error) {
 	switch strings.ToLower(value) {
 	case "1", "t", "true", "y", "yes", "on", "\x01": // the last is MySQL's BIT(1)
 		return true, nil
@@ -101,8 +101,8 @@ func yes(name, value string) (bool, error) {
 	return false, fmt.Errorf("%s is %q, which is neither true nor false", name, clip(value))
 }
 
-// networks reads a list of networks and addresses, parted by blanks or commas; PostgreSQL puts braces around its arrays.
-func networks(name, value string) ([]netip.Prefix, error) {
+// netList reads a list of networks and addresses, parted by blanks or commas; PostgreSQL puts braces around its arrays.
+func netList(name, value string) ([]netip.Prefix, error) {
 	if rest, ok := strings.CutPrefix(value, "{"); ok {
 		value = strings.TrimSuffix(rest, "}")
 	}

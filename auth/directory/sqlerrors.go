@@ -54,13 +54,13 @@ func refusesValue(err error, args []any) bool {
 		return strings.HasPrefix(pg.Code, "22") // data exception
 	}
 	my := (*mysql.MySQLError)(nil)
-	if !errors.As(err, &my) || !slices.ContainsFunc(args, notASCII) {
+	if !errors.As(err, &my) || !slices.ContainsFunc(args, sqlNotASCII) {
 		return false
 	}
 	return slices.Contains([]uint16{mysqlMixed, mysqlMixed3, mysqlMixedMany, mysqlBadCharacters, mysqlWrongValue, mysqlNoConversion}, my.Number)
 }
 
-func notASCII(arg any) bool {
+func sqlNotASCII(arg any) bool {
 	text, _ := arg.(string)
 	return strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0
 }

@@ -119,14 +119,14 @@ func (l *sqlLexer) token() error {
 	}
 	c := rest[0]
 	switch {
-	case isWord(c):
-		l.take(wordLen(rest))
+	case sqlWord(c):
+		l.take(sqlWordLen(rest))
 	case c == ':':
 		return l.colon(rest)
 	case c == ';':
 		return l.semicolon(rest)
 	case c == '$' && l.driver != driverMySQL || c == '?' && l.driver != driverPostgres || c == '@' && l.driver == driverSQLite:
-		return fmt.Errorf("has %q: write parameters by name, as %s", shorten(rest), l.names())
+		return fmt.Errorf("has %q: write parameters by name, as %s", sqlExcerpt(rest), l.names())
 	default:
 		l.take(1)
 	}
@@ -145,8 +145,8 @@ func (l *sqlLexer) colon(rest string) error {
 		l.take(2)
 		return nil
 	}
-	n := wordLen(rest[1:])
-	if n == 0 || isDigit(rest[1]) {
+	n := sqlWordLen(rest[1:])
+	if n == 0 || sqlDigit(rest[1]) {
 		l.take(1)
 		return nil
 	}
@@ -172,10 +172,10 @@ func (l *sqlLexer) semicolon(rest string) error {
 			return err
 		case n > 0:
 			i += n
-		case isBlank(rest[i]):
+		case sqlBlank(rest[i]):
 			i++
 		default:
-			return fmt.Errorf("goes on behind its \";\" with %q: write one statement", shorten(rest[i:]))
+			return fmt.Errorf("goes on behind its \";\" with %q: write one statement", sqlExcerpt(rest[i:]))
 		}
 	}
 	l.pos = len(l.query)
@@ -187,24 +187,24 @@ func (l *sqlLexer) names() string {
 	return ":" + strings.Join(l.allowed, ", :")
 }
 
-func shorten(s string) string {
+func sqlExcerpt(s string) string {
 	if len(s) > 20 {
 		s = strings.ToValidUTF8(s[:20], "") + "…"
 	}
 	return s
 }
 
-func isBlank(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+func sqlBlank(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+func sqlDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// isWord tells the bytes of names, numbers and keywords; those above ASCII may be in names everywhere.
-func isWord(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || isDigit(c) || c == '_' || c >= 0x80
+// sqlWord tells the bytes of names, numbers and keywords; those above ASCII may be in names everywhere.
+func sqlWord(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || sqlDigit(c) || c == '_' || c >= 0x80
 }
 
-func wordLen(s string) int {
+func sqlWordLen(s string) int {
 	n := 0
-	for n < len(s) && isWord(s[n]) {
+	for n < len(s) && sqlWord(s[n]) {
 		n++
 	}
 	return n

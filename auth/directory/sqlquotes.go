@@ -19,7 +19,7 @@ func (l *sqlLexer) quoted(s string) (int, error) {
 			return n + 1, nil
 		}
 		return 0, errors.New(`has a "[" without its "]"`)
-	case isWord(c) || c == '$':
+	case sqlWord(c) || c == '$':
 		if l.driver == driverPostgres {
 			return l.postgresWord(s)
 		}
@@ -35,13 +35,13 @@ func (l *sqlLexer) postgresWord(s string) (int, error) {
 		return l.until(s, 1, '\'', true)
 	}
 	if s[0] != '$' {
-		if n := strings.IndexFunc(s, func(r rune) bool { return r < 0x80 && !isWord(byte(r)) && r != '$' }); n >= 0 {
+		if n := strings.IndexFunc(s, func(r rune) bool { return r < 0x80 && !sqlWord(byte(r)) && r != '$' }); n >= 0 {
 			return n, nil
 		}
 		return len(s), nil
 	}
-	n := wordLen(s[1:])
-	if 1+n >= len(s) || s[1+n] != '$' || isDigit(s[1]) {
+	n := sqlWordLen(s[1:])
+	if 1+n >= len(s) || s[1+n] != '$' || sqlDigit(s[1]) {
 		return 0, nil
 	}
 	tag := s[:n+2]
@@ -71,7 +71,7 @@ func (l *sqlLexer) until(s string, start int, quote byte, backslash bool) (int, 
 // comment tells how long the comment is that s begins with; 0 where it begins with none.
 func (l *sqlLexer) comment(s string) (int, error) {
 	switch {
-	case strings.HasPrefix(s, "--") && (l.driver != driverMySQL || len(s) == 2 || isBlank(s[2])), // in MySQL, 5--3 is 8
+	case strings.HasPrefix(s, "--") && (l.driver != driverMySQL || len(s) == 2 || sqlBlank(s[2])), // in MySQL, 5--3 is 8
 		s[0] == '#' && l.driver == driverMySQL:
 		if n := strings.IndexByte(s, '\n'); n >= 0 {
 			return n + 1, nil
