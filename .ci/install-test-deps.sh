@@ -20,6 +20,8 @@ needs=(
 	redis-server:redis-server
 	postgres:postgresql
 	named:bind9
+	nginx:nginx,libnginx-mod-mail
+	mkpasswd:whois
 	mariadbd:mariadb-server
 	slapd:slapd
 	pgbouncer:pgbouncer

@@ -4,8 +4,11 @@
 package auth
 
 import (
+	"crypto/fips140"
+	"crypto/sha1"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -30,6 +33,8 @@ type Client struct {
 	Addr netip.AddrPort
 	// Local is the address and port the client connected to, after any PROXY header.
 	Local netip.AddrPort
+	// Proxied says that a PROXY header has told both.
+	Proxied bool
 	// Listener is the name of the listener that took the connection.
 	Listener string
 	// TLS holds the facts of the client's TLS connection, nil as long as there is none.
@@ -76,6 +81,9 @@ type TLS struct {
 	Resumed bool
 	// Subject is who the client's certificate says it is, as RFC 2253 writes it; "" where it showed none.
 	Subject string
+	// Issuer, Serial and Fingerprint tell that certificate: who issued it, its number in hex, and its SHA-1 in lower-case hex, as
+	// nginx has them. They are known where popgate itself has seen the certificate.
+	Issuer, Serial, Fingerprint string
 	// Offloaded says that TLS ended before popgate and a PROXY header vouched for these facts.
 	Offloaded bool
 }
@@ -89,7 +97,10 @@ func TLSFrom(cs *tls.ConnectionState) *TLS {
 		Resumed:    cs.DidResume,
 	}
 	if len(cs.PeerCertificates) > 0 {
-		t.Subject = cs.PeerCertificates[0].Subject.String()
+		leaf := cs.PeerCertificates[0]
+		t.Subject, t.Issuer = leaf.Subject.String(), leaf.Issuer.String()
+		t.Serial = fmt.Sprintf("%X", leaf.SerialNumber.Bytes())
+		fips140.WithoutEnforcement(func() { t.Fingerprint = fmt.Sprintf("%x", sha1.Sum(leaf.Raw)) }) // a name, not a proof
 	}
 	if cs.CurveID != 0 {
 		t.Group = cs.CurveID.String()

@@ -111,7 +111,7 @@ func (s *session) believe(header []byte) error {
 		return nil
 	}
 	if source, destination, ok := h.TCPAddrs(); ok {
-		s.client.Addr, s.client.Local = addrPort(source), addrPort(destination)
+		s.client.Addr, s.client.Local, s.client.Proxied = addrPort(source), addrPort(destination), true
 	}
 	tlvs, err := h.TLVs()
 	if err != nil {

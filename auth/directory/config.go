@@ -39,6 +39,12 @@ type Config struct {
 	SQL SQLConfig `yaml:"sql"`
 	// Describes a directory of type `ldap`: a search on LDAP servers.
 	LDAP LDAPConfig `yaml:"ldap"`
+	// Describes a directory of type `redis`: keys in Redis.
+	Redis RedisConfig `yaml:"redis"`
+	// Describes a directory of type `http`: a service such as those for nginx's `auth_http`.
+	HTTP HTTPConfig `yaml:"http"`
+	// Describes a directory of type `dns`: SRV records of the users' domains.
+	DNS DNSConfig `yaml:"dns"`
 }
 
 // CacheConfig is the section `cache` of a directory.
@@ -75,6 +81,9 @@ func DefaultConfig() Config {
 		PasswdFile: defaultPasswdFile(),
 		SQL:        defaultSQL(),
 		LDAP:       defaultLDAP(),
+		Redis:      defaultRedis(),
+		HTTP:       defaultHTTP(),
+		DNS:        defaultDNS(),
 	}
 }
 
@@ -109,6 +118,9 @@ func kinds() []kind {
 		of("popmap", func(c *Config) PopmapConfig { return c.Popmap }, newPopmap),
 		of("popmap_re", func(c *Config) PopmapConfig { return c.PopmapRE }, newPopmapRE),
 		of("passwd_file", func(c *Config) PasswdFileConfig { return c.PasswdFile }, newPasswdFile),
+		of("redis", func(c *Config) RedisConfig { return c.Redis }, newRedis),
+		of("http", func(c *Config) HTTPConfig { return c.HTTP }, newHTTP),
+		of("dns", func(c *Config) DNSConfig { return c.DNS }, newDNS),
 		of("sql", func(c *Config) SQLConfig { return c.SQL }, newSQL),
 		of("ldap", func(c *Config) LDAPConfig { return c.LDAP }, newLDAP),
 	}

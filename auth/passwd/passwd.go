@@ -7,6 +7,7 @@ package passwd
 import (
 	"bytes"
 	"context"
+	"crypto/fips140"
 	"errors"
 	"fmt"
 	"runtime"
@@ -79,7 +80,10 @@ func (c *Checker) Check(ctx context.Context, hash string, secret []byte) error {
 		}
 		defer release()
 	}
-	if !w.match(secret) {
+	ok := false
+	// What a hash was made with was decided elsewhere, long ago: FIPS mode, where it is enforced, must not end the program.
+	fips140.WithoutEnforcement(func() { ok = w.match(secret) })
+	if !ok {
 		return ErrWrong
 	}
 	return nil

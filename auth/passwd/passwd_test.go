@@ -145,7 +145,11 @@ func TestMkpasswd(t *testing.T) {
 	mkpasswd := program(t, "mkpasswd", "whois")
 	c := New(2)
 	for _, method := range []string{"yescrypt", "scrypt", "bcrypt", "bcrypt-a", "sha512crypt", "sha256crypt", "md5crypt"} {
-		for _, secret := range []string{"x", "pa$$ {w}ö:rd", strings.Repeat("long ", 20)} {
+		secrets := []string{"x", "pa$$ {w}ö:rd", strings.Repeat("long ", 20)}
+		if method == "yescrypt" || method == "scrypt" {
+			secrets = secrets[1:2] // slow
+		}
+		for _, secret := range secrets {
 			hash := output(t, mkpasswd, "-m", method, secret)
 			if strings.HasPrefix(method, "bcrypt") && len(secret) > 72 { // of which bcrypt sees 72 octets
 				if err := c.Check(t.Context(), hash, []byte(secret)); err != nil {
@@ -156,7 +160,7 @@ func TestMkpasswd(t *testing.T) {
 			holds(t, c, hash, secret)
 		}
 	}
-	for _, cost := range []string{"1", "7"} {
+	for _, cost := range []string{"1", "6"} {
 		holds(t, c, output(t, mkpasswd, "-m", "yescrypt", "-R", cost, "x"), "x")
 	}
 }

@@ -1,0 +1,179 @@
+package directory
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// maxHTTPHead and maxHTTPBody bound an answer, in bytes.
+	maxHTTPHead = 16 << 10
+	maxHTTPBody = 64 << 10
+	// maxHTTPIdle is how many connections are kept, httpIdleTime for how long nobody may have used one.
+	maxHTTPIdle  = 64
+	httpIdleTime = 30 * time.Second
+)
+
+// httpConns are the connections to one service. net/http has a client for that, which writes headers in an order and a case of
+// its own and adds others; services that were written for nginx are asked exactly as nginx asks.
+type httpConns struct {
+	target target
+	tls    *tls.Config        // nil without TLS
+	idle   chan *httpConn     // nil where no connection is kept
+	ended  context.Context    // of the source
+	end    context.CancelFunc // ends it
+}
+
+// An httpConn is one connection. What is read from it is counted down from what may come.
+type httpConn struct {
+	net.Conn
+	left   io.LimitedReader
+	r      *bufio.Reader
+	parked time.Time
+}
+
+func newHTTPConns(t target, keep bool) *httpConns {
+	c := &httpConns{target: t}
+	c.ended, c.end = context.WithCancel(context.Background())
+	if keep {
+		c.idle = make(chan *httpConn, maxHTTPIdle)
+	}
+	return c
+}
+
+// close ends the connections that are kept.
+func (c *httpConns) close() {
+	c.end()
+	for c.idle != nil {
+		select {
+		case conn := <-c.idle:
+			conn.Close()
+		default:
+			return
+		}
+	}
+}
+
+// ask sends a request as it is and gives the answer, with its body if that is wanted.
+func (c *httpConns) ask(ctx context.Context, request []byte, body bool) (*http.Response, []byte, error) {
+	if conn := c.parked(); conn != nil {
+		// One that the service has closed meanwhile is no fault; that it has seen the request is no harm either, for
+		// questions change nothing.
+		resp, text, err := c.askOn(ctx, conn, request, body)
+		if ctx.Err() != nil || err == nil && resp.StatusCode != http.StatusRequestTimeout { // how some say that they close
+			return resp, text, err
+		}
+	}
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.askOn(ctx, conn, request, body)
+}
+
+func (c *httpConns) dial(ctx context.Context) (*httpConn, error) {
+	raw, err := new(net.Dialer).DialContext(ctx, c.target.network, c.target.address)
+	if err != nil {
+		return nil, err // which says what was dialled
+	}
+	conn := &httpConn{Conn: raw}
+	if c.tls != nil {
+		t := tls.Client(raw, c.tls)
+		if err := t.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, fmt.Errorf("TLS with %s: %w", c.target.address, err)
+		}
+		conn.Conn = t
+	}
+	conn.left.R = conn.Conn
+	conn.r = bufio.NewReader(&conn.left)
+	return conn, nil
+}
+
+// askOn asks on one connection, and parks or closes it.
+func (c *httpConns) askOn(ctx context.Context, conn *httpConn, request []byte, body bool) (*http.Response, []byte, error) {
+	done := untilDone(ctx, conn.Conn)
+	resp, text, err := conn.exchange(request, body || c.idle != nil)
+	if late := done(); late && ctx.Err() != nil {
+		return nil, nil, fmt.Errorf("%s did not answer in time: %w", c.target.address, ctx.Err())
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, fmt.Errorf("%s: %w", c.target.address, err)
+	}
+	c.park(conn, resp)
+	return resp, text, nil
+}
+
+// exchange sends the request and reads the answer. Where the body is not wanted it is left unread.
+func (conn *httpConn) exchange(request []byte, body bool) (*http.Response, []byte, error) {
+	if _, err := conn.Write(request); err != nil {
+		return nil, nil, err
+	}
+	conn.left.N = maxHTTPHead
+	resp, err := http.ReadResponse(conn.r, nil)
+	switch {
+	case err != nil && conn.left.N <= 0:
+		return nil, nil, fmt.Errorf("the header of the answer is longer than %d bytes", maxHTTPHead)
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, nil, errors.New("the connection was closed before the answer")
+	case err != nil: // the library shows pieces of the answer, in which there may be a password
+		if netErr := (net.Error)(nil); errors.As(err, &netErr) {
+			return nil, nil, err
+		}
+		return nil, nil, errors.New("the answer is not HTTP")
+	}
+	if !body {
+		return resp, nil, nil
+	}
+	conn.left.N = maxHTTPBody + maxHTTPHead // and room for what is around its chunks
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxHTTPBody+1))
+	switch {
+	case len(text) > maxHTTPBody || err != nil && conn.left.N <= 0:
+		return nil, nil, fmt.Errorf("the body of the answer is longer than %d bytes", maxHTTPBody)
+	case err != nil:
+		return nil, nil, fmt.Errorf("read the body of the answer: %w", err)
+	}
+	return resp, text, nil
+}
+
+// parked gives a connection that may still be good, or nil.
+func (c *httpConns) parked() *httpConn {
+	for c.idle != nil {
+		select {
+		case conn := <-c.idle:
+			if time.Since(conn.parked) < httpIdleTime {
+				return conn
+			}
+			conn.Close()
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// park keeps a connection for the next question, if it is fit for one: what the service sent beyond its answer would be taken
+// for the next answer, which is another user's.
+func (c *httpConns) park(conn *httpConn, resp *http.Response) {
+	if c.idle == nil || resp.Close || conn.r.Buffered() > 0 || c.ended.Err() != nil {
+		conn.Close()
+		return
+	}
+	conn.parked = time.Now()
+	select {
+	case c.idle <- conn:
+		if c.ended.Err() != nil {
+			c.close()
+		}
+	default:
+		conn.Close()
+	}
+}
