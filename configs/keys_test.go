@@ -103,7 +103,7 @@ func TestEveryKeyRefusesOtherShapes(t *testing.T) {
 			text, path := nest(k, value)
 			plainText := !k.section() && !list(k) && k.field.Type.Kind() == reflect.String
 			switch {
-			case shape == "text" && plainText, shape == "nothing" && (k.section() || list(k)):
+			case shape == "text" && (plainText || k.field.Type.Implements(oneOrMoreType)), shape == "nothing" && (k.section() || list(k)):
 				continue
 			case shape == "section" && k.section():
 				path += ".a"

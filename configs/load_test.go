@@ -69,13 +69,15 @@ func TestCertificateWarnings(t *testing.T) {
 	const (
 		acme     = "tls: {acme: {agree: true, domains: [mail.example.org]}}\n"
 		onDemand = "tls: {acme: {agree: true, on_demand: {names: [\"mail.{domain}\"]}}}\n"
+		asked    = "directories: [{name: users, type: file, file: {path: users.yaml}}]\n"
 		ended    = "listeners: [{name: a, address: \":1\", tls: offloaded, proxy_protocol_from: [10.0.0.1]}]\n"
 	)
 	for _, tt := range []struct{ text, want string }{
 		{plain + acme, ""},
 		{plain + acme + ended, "nobody is shown them"},
-		{plain + onDemand, "no route has domains"},
+		{plain + onDemand, "no route has any"},
 		{plain + onDemand + "routes: [{backend: old, domains: [example.org]}]\n", ""},
+		{plain + onDemand + asked + "routes: [{backend: old, directory: users}]\n", ""},
 	} {
 		got := strings.Join(mustLoad(t, tt.text).Warnings, "\n")
 		if !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
@@ -269,5 +271,44 @@ func TestLogLevel(t *testing.T) {
 		if got := (Log{Level: level}).Slog().String(); got != want {
 			t.Errorf("%s: got %s, want %s", level, got, want)
 		}
+	}
+}
+
+func TestLoadDirectories(t *testing.T) {
+	const backends = "backends: [{name: old, servers: [{address: \"192.0.2.1:110\"}]}, {name: new, servers: [{address: \"192.0.2.2:110\"}]}]\n"
+	const directories = "directories: [{name: users, type: file, file: {path: users.yaml}}, {name: more, type: popmap, popmap: {path: popmap}}]\n"
+	c := mustLoad(t, backends+directories+"routes: [{directory: users, backend: old, then: new, tenant: t}, {directory: [users, more]}]\n")
+	if got := c.Routes[0].Directory; len(got) != 1 || got[0] != "users" || c.Routes[0].Then != "new" {
+		t.Errorf("a directory alone: got %q", got)
+	}
+	if got := c.Routes[1].Directory; len(got) != 2 || got[1] != "more" || len(c.Warnings) != 0 {
+		t.Errorf("a chain: got %q, warnings %q", got, c.Warnings)
+	}
+	if got := c.Directories[0].Timeout; got != 5*time.Second {
+		t.Errorf("a directory's timeout: got %s, want the default", got)
+	}
+	for _, tt := range []struct{ text, key, problem string }{
+		{directories + "routes: [{directory: user, backend: old}]", "routes[0].directory[0]", "did you mean users?"},
+		{directories + "routes: [{directory: [users, mere], backend: old}]", "routes[0].directory[1]", "did you mean more?"},
+		{directories + "routes: [{directory: users, backend: old, then: now}]", "routes[0].then", "did you mean new?"},
+		{directories + "routes: [{backend: old, then: new}]", "routes[0].then", "write directory, too"},
+		{directories + "routes: [{directory: users, backend: new, then: new}]", "routes[0].then", "same as backend"},
+		{directories + "routes: [{directory: [users, users], backend: new}]", "routes[0].directory[1]", "asks already"},
+		{"directories: [{name: a, type: fill, file: {path: x}}]", "directories[0].type", "write one of file,"},
+		{"directories: [{name: a, type: popmap, popmap: {path: x}, file: {path: y}}]", "directories[0].file", "is for a directory of type file"},
+		{"directories: [{name: a, type: file, file: {path: x}, timeout: 0}]", "directories[0].timeout", "must be more than 0"},
+		{"directories: [{name: a, type: file, file: {path: x}, lookups: 0}]", "directories[0].lookups", "from 1 to"},
+		{"directories: [{name: a, type: file, file: {path: x}, cache: {size: -1}}]", "directories[0].cache.size", "from 0 to"},
+		{"directories: [{name: a, type: file, file: {path: x}, cache: {stale_for: -1s}}]", "directories[0].cache.stale_for", "negative"},
+		{"directories: [{name: a, type: file, file: {path: x}, allowed_servers: [10.0.0.0/33]}]", "directories[0].allowed_servers[0]", "is no network"},
+		{"directories: [{name: a, type: file, file: {path: x}}, {name: a, type: file, file: {path: x}}]", "directories[1].name", "is the name of directories[0]"},
+	} {
+		_, err := loadString(backends + tt.text)
+		if f := faultAt(err, tt.key); f == nil || !strings.Contains(f.Problem+f.Hint, tt.problem) {
+			t.Errorf("%s: got %v, want %s: %s", tt.text, err, tt.key, tt.problem)
+		}
+	}
+	if c := mustLoad(t, backends+directories+"routes: [{backend: old}]"); len(c.Warnings) != 2 || !strings.Contains(c.Warnings[0], "asked by no route") {
+		t.Errorf("directories that nobody asks: got %q", c.Warnings)
 	}
 }

@@ -191,6 +191,9 @@ func TestForUsers(t *testing.T) {
 
 // wantsOf says in a user's words what a value looks like.
 func wantsOf(k key) string {
+	if k.field.Type.Implements(oneOrMoreType) {
+		return wants(k.field.Type.Elem()) + ", or a list of such"
+	}
 	if !k.entries() && wants(k.field.Type) == "a list" {
 		return "a list, each entry " + wants(k.field.Type.Elem())
 	}
@@ -270,6 +273,10 @@ func TestFacts(t *testing.T) {
 		"tls.acme.domains":             "A list, each entry text. Default: `[]`.",
 		"tls.acme.issuers[].ca":        "Text. Default: `\"\"`.",
 		"admin.socket":                 "Text. Default: `\"\"`. Variable: `POPGATE_ADMIN_SOCKET`.",
+		"directories[].name":           "Text. Must be written.",
+		"directories[].type":           "Text. Must be written.",
+		"directories[].timeout":        "A duration. Default: `5s`.",
+		"routes[].directory":           "Text, or a list of such. Default: `[]`.",
 		"routes[].backend":             "Text. Must be written.",
 		"routes[].domains":             "A list, each entry text. Default: `[]`.",
 	}

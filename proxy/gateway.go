@@ -25,9 +25,12 @@ var ErrServerClosed = errors.New("gateway is closed")
 
 // A Router says where a user goes. It is called by many sessions at once.
 type Router interface {
-	// Route answers auth.ErrUnknownUser where nobody would take the user. Any other error means that it could not
-	// be found out, and is no fault of the user.
+	// Route answers auth.ErrUnknownUser where nobody would take the user, auth.ErrWrongPassword or auth.ErrNetwork where the
+	// client is refused before any backend is asked. Any other error means that it could not be found out, and is no
+	// fault of the user. The route beside an error says as much as is known. Its secret is the caller's to wipe.
 	Route(ctx context.Context, q auth.Query) (auth.Route, error)
+	// Refresh tells that the login of q was refused where r led, so that what is remembered of the user may be old.
+	Refresh(q auth.Query, r *auth.Route)
 }
 
 // A Gate admits clients. It is called by many sessions at once.
@@ -83,6 +86,7 @@ type Gateway struct {
 	live     sessions
 	slots    slots
 	pace     pace
+	moved    moved
 	ids      ids
 	said     said
 

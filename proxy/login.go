@@ -18,7 +18,9 @@ import (
 type login struct {
 	s     *session
 	creds auth.Credentials
+	query auth.Query
 	route auth.Route
+	other auth.Server   // the server that goes with the other backend of a user who is being moved
 	conn  *backend.Conn // the session at the backend, once the password was right
 	from  string        // the server that decided, "" for none
 	came  time.Time     // when the credentials were complete
@@ -44,6 +46,7 @@ var loginStages = [...]string{
 func (s *session) login(ctx context.Context, creds auth.Credentials) error {
 	l := &login{s: s, creds: creds, came: time.Now()}
 	defer creds.Secret.Wipe()
+	defer func() { l.route.Login.Secret.Wipe() }()
 	s.phase.Store(phaseLoggingIn)
 	return l.finish(ctx, l.run(ctx))
 }
@@ -81,7 +84,20 @@ func (l *login) find(ctx context.Context) (err error) {
 	if l.creds.Name.Key == "" {
 		return auth.ErrBadName
 	}
-	l.route, err = l.s.snap.Router.Route(ctx, auth.Query{Name: l.creds.Name, Client: &l.s.client})
+	l.query = auth.Query{
+		Name: l.creds.Name, Client: &l.s.client, Mechanism: l.creds.Mechanism, Secret: l.creds.Secret,
+		Attempt: l.s.talk.failures + 1, Session: l.s.id,
+	}
+	l.route, err = l.s.snap.Router.Route(ctx, l.query)
+	switch {
+	case errors.Is(err, auth.ErrWrongPassword), errors.Is(err, auth.ErrNetwork):
+		l.s.snap.Router.Refresh(l.query, &l.route)
+	case err == nil && l.route.Verified && l.route.Disabled:
+		l.s.snap.Router.Refresh(l.query, &l.route)
+		return errDisabled
+	case err == nil && l.route.Then != "" && l.s.gw.moved.last(l.route.Account) == l.route.Then:
+		l.turn(l.route.Backend)
+	}
 	return err
 }
 
@@ -90,8 +106,47 @@ func (l *login) enter(ctx context.Context) error {
 	return l.s.visit.Enter(ctx, &l.route)
 }
 
-// logIn logs in at the backend.
-func (l *login) logIn(ctx context.Context) (err error) {
+// logIn logs in at the backend, and where a user who is being moved is refused there, at the other one.
+func (l *login) logIn(ctx context.Context) error {
+	moving := l.route.Then != ""
+	err := l.logInAt(ctx)
+	if moving && wrongPassword(err) {
+		l.turn("")
+		if err := l.enter(ctx); err != nil {
+			return err
+		}
+		err = l.logInAt(ctx)
+	}
+	switch {
+	case wrongPassword(err):
+		l.s.snap.Router.Refresh(l.query, &l.route)
+		if l.route.Verified {
+			return fmt.Errorf("%w: %w", errLoginRefused, err)
+		}
+	case err == nil && moving:
+		l.s.gw.moved.worked(l.route.Account, l.route.Backend)
+	}
+	if err == nil && l.route.Disabled {
+		return errDisabled
+	}
+	return err
+}
+
+// turn sends the login to the other backend of a user who is being moved, and leaves then to be tried after it. The server that a
+// directory named is one of the backend it named.
+func (l *login) turn(then string) {
+	l.route.Backend, l.route.Then = l.route.Then, then
+	l.route.Server, l.other = l.other, l.route.Server
+}
+
+// wrongPassword says that a backend has refused the user or the password.
+func wrongPassword(err error) bool {
+	var refused *backend.Error
+	return errors.As(err, &refused) && refused.Kind == backend.WrongPassword
+}
+
+// logInAt logs in at the backend that the route leads to now.
+func (l *login) logInAt(ctx context.Context) (err error) {
 	pool := l.s.snap.Backends.Pool(l.route.Backend)
 	if pool == nil {
 		return fmt.Errorf("%s sends the user to backend %q, which does not exist", l.route.Label, l.route.Backend)
@@ -101,6 +156,7 @@ func (l *login) logIn(ctx context.Context) (err error) {
 		Session: l.s.id,
 		Account: l.route.Account,
 		Login:   l.route.Login,
+		Server:  l.route.Server,
 	}
 	if req.Login.Secret == nil {
 		req.Login.Secret = l.creds.Secret
@@ -177,6 +233,9 @@ func (l *login) wait(o outcome, cause error) {
 		return
 	}
 	due := l.s.gw.pace.due(l.came, l.s.snap.FailureDelay, l.route.Backend, fromBackend(cause))
+	if asked := l.came.Add(min(l.route.Wait, maxWait)); asked.After(due) {
+		due = asked
+	}
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	select {
@@ -184,6 +243,9 @@ func (l *login) wait(o outcome, cause error) {
 	case <-l.s.gw.closing:
 	}
 }
+
+// maxWait bounds the pause before a refusal that a directory may ask for.
+const maxWait = 30 * time.Second
 
 // event is the attempt's audit record.
 func (l *login) event(o outcome) *audit.Event {

@@ -38,6 +38,8 @@ var (
 	errUnrecorded      = errors.New("audit record not written")
 	errNoSlot          = errors.New("too many handshakes at work")
 	errInternal        = errors.New("fault in popgate")
+	errDisabled        = errors.New("the directory says that the account is disabled")
+	errLoginRefused    = errors.New("the backend refused a user whose password was checked already; look at the password or master user that the directory gives for it")
 )
 
 // A tlsError is a handshake that failed.
@@ -92,12 +94,17 @@ var table = []struct {
 	{errTooSlow, over(audit.Timeout, textTooSlow)},
 	{errNoSlot, over(audit.Timeout, "")},
 	{errShutdown, outcome{reason: audit.Shutdown, code: pop3.CodeSysTemp, text: textShutdown, ends: true}},
+	{auth.ErrDirectoryDown, later(audit.DirectoryDown, textLater)}, // before what it may wrap
 	{context.Canceled, outcome{reason: audit.Shutdown, code: pop3.CodeSysTemp, text: textShutdown, ends: true}},
 	{errUnrecorded, outcome{reason: audit.AuditFailed, code: pop3.CodeSysTemp, text: textSecondary, ends: true}},
 	{errInternal, over(audit.Internal, "")},
 
 	{auth.ErrUnknownUser, wrong(audit.UnknownUser)},
 	{auth.ErrBadName, wrong(audit.BadName)},
+	{auth.ErrWrongPassword, wrong(audit.WrongPassword)},
+	{auth.ErrNetwork, wrong(audit.WrongNetwork)},
+	{errDisabled, outcome{reason: audit.Disabled, code: pop3.CodeSysPerm, text: textDisabled}},
+	{errLoginRefused, later(audit.BackendLoginRefused, textLater)},
 	{policy.ErrSessions, later(audit.TooManySessions, textBusy)},
 	{policy.ErrSessionsPerIP, later(audit.TooManySessions, textBusy)},
 	{policy.ErrLoginsPerIP, later(audit.RateLimited, textBusy)},

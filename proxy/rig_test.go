@@ -91,11 +91,14 @@ func (routes) Route(_ context.Context, q auth.Query) (auth.Route, error) {
 	return auth.Route{}, auth.ErrUnknownUser
 }
 
+func (routes) Refresh(auth.Query, *auth.Route) {}
+
 // settings are what a test may change before its gateway starts.
 type settings struct {
 	listener ListenerConfig
 	limits   policy.Config
 	backend  backend.Config
+	more     []backend.Config // beside it
 	timeouts Timeouts
 	bounds   Bounds
 	router   Router
@@ -138,7 +141,7 @@ func newRig(t testing.TB, s *settings) *rig {
 	if s.recorder == nil {
 		s.recorder = r.audit
 	}
-	view, err := backend.New(nil, nil).Prepare([]backend.Config{s.backend})
+	view, err := backend.New(nil, nil).Prepare(append([]backend.Config{s.backend}, s.more...))
 	if err != nil {
 		t.Fatal(err)
 	}

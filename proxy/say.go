@@ -64,7 +64,11 @@ func (g *Gateway) say(level slog.Level, subject, sentence string, attrs ...any) 
 // password is in the audit.
 func (g *Gateway) sayRefused(l *login, o outcome, cause error) {
 	switch o.reason {
-	case audit.BackendDown, audit.BackendRefused, audit.BackendProtocol, audit.Internal, audit.Timeout:
+	case audit.BackendDown, audit.BackendRefused, audit.BackendProtocol, audit.BackendLoginRefused, audit.Internal, audit.Timeout:
+	case audit.DirectoryDown:
+		g.say(slog.LevelError, "directory "+l.route.Directory, "ask a directory where a user lives",
+			"session", l.s.id, "directory", l.route.Directory, "reason", string(o.reason), "error", cause)
+		return
 	default:
 		return
 	}

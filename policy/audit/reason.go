@@ -5,10 +5,12 @@ type Reason string
 
 // The reasons. A new one is one line here, its meaning in the comment; TestDocs then wants docs/audit.md renewed.
 const (
-	WrongPassword           Reason = "wrong_password"            // The backend refused the user name or the password.
+	WrongPassword           Reason = "wrong_password"            // The backend refused the user name or the password; or a directory did, or the hash that one gave, and no backend was asked.
 	UnknownUser             Reason = "unknown_user"              // No route and no directory knows the user.
 	BadName                 Reason = "bad_name"                  // What AUTH brought cannot be a user name.
-	Disabled                Reason = "disabled"                  // The backend said after the right password that the account needs its administrator.
+	WrongNetwork            Reason = "wrong_network"             // The directory lets the user log in from other networks only.
+	DirectoryDown           Reason = "directory_down"            // A directory could not say where the user goes, or said what cannot be followed.
+	Disabled                Reason = "disabled"                  // After the right password: the backend says that the account needs its administrator, or the directory that it is disabled.
 	InUse                   Reason = "in_use"                    // After the right password: the backend says that the mailbox is in use, or the user has `limits.sessions_per_user` sessions.
 	LoginDelay              Reason = "login_delay"               // After the right password: the user logs in too often (`limits.logins_per_user`), or the backend says so.
 	RateLimited             Reason = "rate_limited"              // Too many logins from the client's network failed (`limits.logins_per_ip`).
@@ -17,6 +19,7 @@ const (
 	BackendDown             Reason = "backend_down"              // No server of the backend could be reached, greeted, or showed a certificate that is trusted.
 	BackendRefused          Reason = "backend_refused"           // The backend could not serve the login for now, and said nothing about the password.
 	BackendRefusesPlaintext Reason = "backend_refuses_plaintext" // The backend wants TLS from popgate before it takes a login.
+	BackendLoginRefused     Reason = "backend_login_refused"     // The backend refused a user whose password was checked already: what is wrong is the password or master user that popgate has for it.
 	BackendProtocol         Reason = "backend_protocol"          // The backend answered something that is not POP3, or took a PROXY header for a command.
 	BackendClosed           Reason = "backend_closed"            // The backend ended the session in good order.
 	BackendGone             Reason = "backend_gone"              // The connection to the backend broke.
