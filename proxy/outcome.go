@@ -129,6 +129,7 @@ var backendTable = map[backend.Kind]outcome{
 	backend.Protocol:         later(audit.BackendProtocol, textLater),
 	backend.Down:             later(audit.BackendDown, textLater),
 	backend.Local:            later(audit.Internal, textLater),
+	backend.Busy:             later(audit.TooManySessions, textBusy),
 }
 
 // outcomeOf is the only way from a cause to its audit reason, its reply, its metric label and what the gate counts.

@@ -26,7 +26,8 @@ type Backends struct {
 	changed chan struct{} // Run is to look at the view again
 
 	mu      sync.Mutex
-	servers map[serverID]*server // those of the view in use
+	servers map[serverID]*server    // those of the view in use
+	drained map[string]*atomic.Bool // by an operator, by backend; those of the view in use
 
 	guests guests
 }
@@ -45,6 +46,7 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 		dial:    dial,
 		changed: make(chan struct{}, 1),
 		servers: map[serverID]*server{},
+		drained: map[string]*atomic.Bool{},
 		guests:  newGuests(),
 	}
 	b.view.Store(&View{})
@@ -131,6 +133,10 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		plan:     newPlan(c, c.TLS),
 		dialer:   newDialer(c),
 		tls:      newTLS(c, fault),
+		drained:  b.drained[c.Name],
+	}
+	if p.drained == nil {
+		p.drained = new(atomic.Bool)
 	}
 	for _, s := range c.Servers {
 		a, err := parseAddress(s.Address, c.TLS)
@@ -143,7 +149,8 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 			state = newServer(c.Name, a.text)
 		}
 		m := newMember(a, s.Weight)
-		m.server = state
+		m.server, m.drain = state, s.Drain
+		m.limit(c, &s)
 		if c.TLS != TLSNone {
 			m.tls = serverTLS(p.tls, c, a.host)
 		}
@@ -156,10 +163,18 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 // Pools of earlier views go on working for the sessions that hold them.
 func (b *Backends) Use(v *View) {
 	b.mu.Lock()
-	b.servers = map[serverID]*server{}
+	before, known := b.servers, b.drained
+	b.servers, b.drained = map[serverID]*server{}, map[string]*atomic.Bool{}
 	for _, p := range v.list {
+		b.drained[p.config.Name] = p.drained
 		for _, m := range p.members {
-			b.servers[serverID{m.server.backend, m.server.address}] = m.server
+			id := serverID{m.server.backend, m.server.address}
+			if known[p.config.Name] != nil && before[id] == nil {
+				m.server.since.Store(int64(b.now())) // new in a backend that was there
+			}
+			b.servers[id] = m.server
+			m.server.pacer = m.pacer
+			m.server.places.raise(m.maxSessions)
 		}
 	}
 	b.mu.Unlock()

@@ -51,7 +51,7 @@ func TestValidate(t *testing.T) {
 		{"drained", func(c *Config) { c.Servers = []ServerConfig{server("a", 0), server("b", 5)} }, nil},
 		{"limits off", func(c *Config) { c.ConnectTimeout, c.ReplyTimeout, c.RetryAfter = 0, 0, 0 }, nil},
 		{"empty", func(c *Config) { *c = Config{} },
-			[]string{"balance", "client_info", "name", "servers", "tls", "tls_min_version"}},
+			[]string{"balance", "check.type", "client_info", "name", "resolve_interval", "servers", "tls", "tls_min_version"}},
 		{"servers", func(c *Config) {
 			c.Servers = []ServerConfig{server("a", -1), server("A:110", 1), server("a:x", 1), server("b", 10001)}
 		}, []string{"servers[0].weight", "servers[1].address", "servers[2].address", "servers[3].weight"}},
@@ -60,6 +60,25 @@ func TestValidate(t *testing.T) {
 		{"durations", func(c *Config) {
 			c.ConnectTimeout, c.GreetingTimeout, c.ReplyTimeout, c.RetryAfter = -1, -1, -1, -time.Second
 		}, []string{"connect_timeout", "greeting_timeout", "reply_timeout", "retry_after"}},
+		{"more durations", func(c *Config) {
+			c.SlowStart, c.QueueTimeout, c.Check.Interval, c.ResolveInterval = -1, -1, time.Millisecond, 0
+		}, []string{"check.interval", "queue_timeout", "resolve_interval", "slow_start"}},
+		{"numbers", func(c *Config) {
+			c.MaxSessions, c.LoginsPerSecond, c.Queue, c.BreakerNetworks = -1, 1_000_000, -5, 100
+			c.Servers[0].MaxSessions, c.Servers[0].LoginsPerSecond = -1, -1
+		}, []string{"breaker_networks", "logins_per_second", "max_sessions", "queue", "servers[0].logins_per_second", "servers[0].max_sessions"}},
+		{"sources", func(c *Config) { c.Source = []string{"10.0.0.1", "fd00::1", "mail", "10.0.0.1:0", "0.0.0.0"} },
+			[]string{"source[2]", "source[3]", "source[4]"}},
+		{"probe login", func(c *Config) { c.Check.Type = CheckLogin }, []string{"check.password_file", "check.user"}},
+		{"no probe login", func(c *Config) { c.Check.User, c.Check.PasswordFile = "probe", "file" },
+			[]string{"check.password_file", "check.user"}},
+		{"directory's servers", func(c *Config) { c.Servers, c.DirectoryServers = nil, true }, nil},
+		{"texts", func(c *Config) {
+			c.InUseText, c.WrongText = []string{"lock", "ab", ""}, make([]string, maxTexts+1)
+			for i := range c.WrongText {
+				c.WrongText[i] = "some"
+			}
+		}, []string{"inuse_text[1]", "inuse_text[2]", "wrong_text"}},
 		{"TLS options without TLS", func(c *Config) {
 			c.TLSCA, c.TLSServerName, c.TLSPinSHA256 = "ca.pem", "mail", []string{strings.Repeat("a0", 32)}
 		}, []string{"tls_ca", "tls_pin_sha256", "tls_server_name"}},

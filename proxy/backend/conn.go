@@ -3,6 +3,7 @@ package backend
 import (
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,16 @@ type Conn struct {
 	Leftover []byte
 
 	below *underTLS // nil without TLS
+	place atomic.Pointer[places]
+}
+
+// Close ends the connection. The session does not count at its server any more. It may be called more than once.
+func (c *Conn) Close() error {
+	err := c.Conn.Close()
+	if p := c.place.Swap(nil); p != nil {
+		p.give()
+	}
+	return err
 }
 
 // Truncated says that the server's TLS stream ended without a close_notify, so that anybody on the way may have cut it

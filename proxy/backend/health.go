@@ -52,7 +52,7 @@ func (a *attempt) count(e *Error) {
 func (a *attempt) arrived() {
 	s := a.member.server
 	s.tally().connects[resultOK].Add(1)
-	if s.alive() {
+	if s.alive(a.pool.backends.now()) {
 		a.pool.backends.log.Info("server is up again", slog.String("backend", s.backend),
 			slog.String("server", s.address))
 	}

@@ -119,6 +119,7 @@ func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
 		return nil, a.failed(ctx, steps[len(steps)-1].name, err)
 	}
 	a.lines.Release()
+	c.place.Store(&a.member.server.places)
 	return c, nil
 }
 
@@ -162,6 +163,10 @@ func (a *attempt) failed(ctx context.Context, name string, err error) *Error {
 	}
 	e.Server, e.Step = a.member.address.text, name
 	a.diagnose(e)
+	switch e.Kind {
+	case Down, Temporary, Protocol, RefusesPlaintext:
+		a.member.server.failed(e)
+	}
 	if a.greeted.IsZero() {
 		a.settle(e)
 	}

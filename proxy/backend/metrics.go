@@ -2,6 +2,7 @@ package backend
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -28,7 +29,27 @@ type counts struct {
 	checked  atomic.Uint64
 	failed   atomic.Uint64
 	noClient atomic.Uint64 // logins that could not say who the client is, the greeting not offering XCLIENT
+	turned   [turns]atomic.Uint64
+	waits    atomic.Uint64 // logins that waited in the queue or for their turn, and began
+	waitTime atomic.Int64  // all of that, in nanoseconds
 }
+
+// waited notes that a login waited before it began.
+func (n *counts) waited(d time.Duration) {
+	n.waits.Add(1)
+	n.waitTime.Add(int64(d))
+}
+
+// A turned is why a login could not begin.
+type turned int
+
+const (
+	turnedQueue turned = iota
+	turnedPace
+	turns
+)
+
+var turnedNames = [turns]string{"max_sessions", "logins_per_second"}
 
 var (
 	upDesc = prometheus.NewDesc("popgate_backend_up",
@@ -42,6 +63,17 @@ var (
 	noClientDesc = prometheus.NewDesc("popgate_backend_client_unknown_total",
 		"Logins in which the server could not be told who the client is, because it does not offer XCLIENT.",
 		[]string{"backend", "server"}, nil)
+	sessionsDesc = prometheus.NewDesc("popgate_backend_sessions",
+		"Sessions at the server now, logins that have begun included.", []string{"backend", "server"}, nil)
+	queueDesc = prometheus.NewDesc("popgate_backend_queue",
+		"Logins that wait for a place at the server now.", []string{"backend", "server"}, nil)
+	waitsDesc = prometheus.NewDesc("popgate_backend_waits_total",
+		"Logins that waited for a place or their turn at the server, and got it.", []string{"backend", "server"}, nil)
+	waitSecondsDesc = prometheus.NewDesc("popgate_backend_wait_seconds_total",
+		"Time that these logins waited.", []string{"backend", "server"}, nil)
+	turnedDesc = prometheus.NewDesc("popgate_backend_turned_away_total",
+		"Logins that did not get a place or a turn at the server in time, by the limit.",
+		[]string{"backend", "server", "limit"}, nil)
 )
 
 // A collector shows the state of the servers in use.
@@ -49,7 +81,9 @@ type collector struct{ b *Backends }
 
 // Describe names all that Collect gives.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{upDesc, connectsDesc, checksDesc, noClientDesc} {
+	for _, d := range []*prometheus.Desc{
+		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc,
+	} {
 		ch <- d
 	}
 }
@@ -70,6 +104,15 @@ func (g *guests) collect(ch chan<- prometheus.Metric, v *View) {
 	defer g.mu.Unlock()
 	for name, n := range g.counts {
 		if p := v.pools[name]; p != nil {
+			var taken, waiting int64
+			for at := g.byUse.Front(); at != nil; at = at.Next() {
+				if one := at.Value.(*guest); one.id.backend == name {
+					taken += one.member.server.places.taken.Load()
+					waiting += one.member.server.places.waiting.Load()
+				}
+			}
+			gauge(ch, sessionsDesc, taken, name, labelDirectory)
+			gauge(ch, queueDesc, waiting, name, labelDirectory)
 			n.collect(ch, name, labelDirectory, p.config.ClientInfo == ClientXClient)
 		}
 	}
@@ -81,7 +124,13 @@ func (s *server) collect(ch chan<- prometheus.Metric, xclient bool) {
 		up = 1
 	}
 	ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, up, s.backend, s.address)
+	gauge(ch, sessionsDesc, s.places.taken.Load(), s.backend, s.address)
+	gauge(ch, queueDesc, s.places.waiting.Load(), s.backend, s.address)
 	s.counts.collect(ch, s.backend, s.address, xclient)
+}
+
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, value int64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 }
 
 func (n *counts) collect(ch chan<- prometheus.Metric, backend, server string, xclient bool) {
@@ -92,6 +141,12 @@ func (n *counts) collect(ch chan<- prometheus.Metric, backend, server string, xc
 	for i := range n.connects {
 		count(connectsDesc, &n.connects[i], resultNames[i])
 	}
+	for i := range n.turned {
+		count(turnedDesc, &n.turned[i], turnedNames[i])
+	}
+	count(waitsDesc, &n.waits)
+	ch <- prometheus.MustNewConstMetric(waitSecondsDesc, prometheus.CounterValue,
+		time.Duration(n.waitTime.Load()).Seconds(), backend, server)
 	count(checksDesc, &n.checked, "ok")
 	count(checksDesc, &n.failed, "failed")
 	if xclient {

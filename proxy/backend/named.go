@@ -120,6 +120,8 @@ func (g *guest) become(p *Pool, a address, shared *counts) {
 	}
 	pl := newPlan(&p.config, g.id.mode)
 	m.plan = &pl
+	m.limit(&p.config, &ServerConfig{})
+	m.server.pacer = m.pacer
 	if g.id.mode != TLSNone {
 		m.tls = serverTLS(p.tls, &p.config, a.host)
 	}

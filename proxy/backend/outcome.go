@@ -17,7 +17,7 @@ var (
 	errHeader   = errors.New("the server took the PROXY header for a command")
 	errNoSTLS   = errors.New("the server refuses STLS")
 	errInjected = errors.New("octets came behind the +OK to STLS, before TLS")
-	errDrained  = errors.New("all servers are drained (weight 0)")
+	errDrained  = errors.New("all servers are drained")
 )
 
 // A Kind says what a failed login means.
@@ -43,10 +43,12 @@ const (
 	Protocol
 	// Local: popgate itself is short of something (file handles, ports, memory), or the login's context ended.
 	Local
+	// Busy: popgate's own limits for the server, max_sessions or logins_per_second, let nobody in now.
+	Busy
 )
 
 var kinds = [...]string{
-	"down", "wrong password", "in use", "temporary", "permanent", "login delay", "refuses plaintext", "protocol", "local",
+	"down", "wrong password", "in use", "temporary", "permanent", "login delay", "refuses plaintext", "protocol", "local", "busy",
 }
 
 // String returns the kind in words, for logs.

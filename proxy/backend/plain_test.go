@@ -89,7 +89,7 @@ func TestPlainFailsOver(t *testing.T) {
 	good := ask + "S: +\nC: " + plainResponse + "\nS: +OK"
 	for first, next := range map[string]int{
 		ask + "S: -ERR [SYS/TEMP] no\nclose":                      1,
-		ask + "S: +\nC: " + plainResponse + "\nclose":              0,
+		ask + "S: +\nC: " + plainResponse + "\nclose":             0,
 		ask + "S: +\nC: " + plainResponse + "\nS: -ERR no\nclose": 0,
 	} {
 		one, two := script(first), script(good)

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"strings"
+	"sync/atomic"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy/limit"
 )
 
 // A Pool is the servers of one backend, as one view of the configuration has them. Any goroutine may use it.
@@ -16,7 +18,8 @@ type Pool struct {
 	config   Config
 	dialer   dialer
 	members  []*member
-	tls      *tls.Config // what the servers' configurations have in common
+	tls      *tls.Config  // what the servers' configurations have in common
+	drained  *atomic.Bool // by an operator
 }
 
 // A plan is how the dialogue goes with servers where TLS starts in one way.
@@ -46,10 +49,29 @@ type member struct {
 	seed    uint64
 	tls     *tls.Config // nil without TLS
 	plan    *plan       // nil for the pool's
+	drain   bool        // by the configuration
+
+	maxSessions int64
+	pacer       *limit.Pacer // nil for no pace
 }
 
 func newMember(a address, weight int) *member {
 	return &member{address: a, weight: weight, seed: seed(a.text)}
+}
+
+// limit sets the limits of m: the server's own, which s has, or the backend's. A pace that has not changed goes on.
+func (m *member) limit(c *Config, s *ServerConfig) {
+	m.maxSessions = int64(c.MaxSessions)
+	if s.MaxSessions > 0 {
+		m.maxSessions = int64(s.MaxSessions)
+	}
+	pace := c.LoginsPerSecond
+	if s.LoginsPerSecond > 0 {
+		pace = s.LoginsPerSecond
+	}
+	if m.pacer = m.server.pacer; m.pacer.PerSecond() != pace {
+		m.pacer = limit.NewPacer(pace)
+	}
 }
 
 // planOf is how the dialogue with m goes.
@@ -85,10 +107,16 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 	}
 	var few [8]candidate
 	candidates, failed := p.candidates(few[:0], req)
-	for _, skipped := range [...]bool{false, true} { // the dead ones last, should nobody else be there
+	for _, r := range p.rounds() {
 		for i := range candidates {
 			c := &candidates[i]
-			if c.tried || !skipped && !c.server.usable(p.backends.now(), p.config.RetryAfter) {
+			if c.tried || !r.dead && !c.server.usable(p.backends.now(), p.config.RetryAfter) {
+				continue
+			}
+			if err := p.enter(ctx, c.member, r.patient); err != nil {
+				if r.patient {
+					return nil, worst(failed, err)
+				}
 				continue
 			}
 			c.tried = true
@@ -97,6 +125,7 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 			if err == nil {
 				return conn, nil
 			}
+			c.server.places.give()
 			if a.passed || err.Kind == WrongPassword {
 				// The answer to the password counts, or what was refused as wrong behind a failover could be guessed on
 				// as if nobody had looked at it.
@@ -111,6 +140,9 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 	}
 	if failed == nil {
 		failed = &Error{Kind: Down, Step: stepConnect, Err: errDrained}
+		if len(p.members) == 0 && req.Server.Address == "" {
+			failed.Err = errNoServers
+		}
 	}
 	return nil, failed
 }
@@ -124,6 +156,9 @@ func (p *Pool) candidates(dst []candidate, req *Request) ([]candidate, *Error) {
 	m, err := p.named(req.Server)
 	if err != nil {
 		return nil, &Error{Kind: Down, Server: req.Server.Address, Step: stepConnect, Err: err}
+	}
+	if p.drains(m) {
+		return dst, nil
 	}
 	return append(dst, candidate{member: m}), nil
 }

@@ -165,7 +165,7 @@ func TestOneTries(t *testing.T) {
 	if !s.usable(210, 100) {
 		t.Error("nobody may try again when the first has not come back")
 	}
-	if s.alive(); !s.usable(0, 100) || !s.up() {
+	if s.alive(250); !s.usable(0, 100) || !s.up() {
 		t.Error("a server that is back is not usable")
 	}
 	s.dead(300, 0)

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/proxy/pop3"
 )
 
@@ -14,6 +15,17 @@ type server struct {
 
 	// deadUntil is 0 while the server is believed alive, else when it may be tried again, by Backends.now.
 	deadUntil atomic.Int64
+	// since is when the server came back, or was added by a reload, by Backends.now; 0 where it was there all the time.
+	since atomic.Int64
+	// fallen is that the server is dead for more than being busy.
+	fallen atomic.Bool
+	// drained is that an operator has taken the server out of service.
+	drained atomic.Bool
+	places  places
+	// pacer is what the view in use paces logins with; Backends.mu.
+	pacer *limit.Pacer
+	// last is what went wrong there last, nil for nothing.
+	last atomic.Pointer[lastError]
 	// willing is that the server has said +OK to USER since it was dead last, if ever.
 	willing atomic.Bool
 	// initial is that the server wants the response of AUTH PLAIN in the same line.
@@ -42,6 +54,15 @@ func (s *server) tally() *counts {
 	}
 	return &s.counts
 }
+
+// lastError is what went wrong last.
+type lastError struct {
+	at   time.Time
+	text string
+}
+
+// failed notes what went wrong.
+func (s *server) failed(e *Error) { s.last.Store(&lastError{time.Now(), e.Error()}) }
 
 // A warning is something worth a log line that would otherwise come with every login.
 type warning int
@@ -101,6 +122,9 @@ func (s *server) usable(now, retryAfter time.Duration) bool {
 // to greet comes and goes.
 func (s *server) dead(now, d time.Duration) bool {
 	was := s.deadUntil.Swap(int64(now + d))
+	if d > busyFor {
+		s.fallen.Store(true)
+	}
 	s.willing.Store(false) // it may come back with another configuration
 	s.initial.Store(false)
 	if was != 0 || !s.due(warnDown, now) {
@@ -111,9 +135,12 @@ func (s *server) dead(now, d time.Duration) bool {
 }
 
 // alive marks the server as alive, and says whether the log shall hear of it.
-func (s *server) alive() bool {
+func (s *server) alive(now time.Duration) bool {
 	if s.deadUntil.Load() == 0 {
 		return false
+	}
+	if s.fallen.Swap(false) {
+		s.since.Store(int64(now))
 	}
 	s.deadUntil.Store(0)
 	return s.saidDown.Swap(false)

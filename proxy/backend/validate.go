@@ -2,6 +2,8 @@ package backend
 
 import (
 	"fmt"
+	"math"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -12,10 +14,18 @@ func (c Config) Validate(fault func(key, problem string)) {
 		fault("name", "is missing; routes refer to a backend by its name")
 	}
 	c.validateServers(fault)
-	oneOf(fault, "balance", c.Balance, BalanceHash)
+	oneOf(fault, "balance", c.Balance, BalanceHash, BalanceLeast, BalanceFailover)
 	oneOf(fault, "tls", c.TLS, TLSNone, TLSStart, TLSImplicit)
 	oneOf(fault, "client_info", c.ClientInfo, ClientNone, ClientProxyV1, ClientProxyV2, ClientXClient, ClientXOIP)
 	c.validateTLS(fault)
+	c.validateDurations(fault)
+	c.validateNumbers(fault)
+	c.validateSource(fault)
+	c.Check.validate(fault)
+	c.validateTexts(fault)
+}
+
+func (c Config) validateDurations(fault func(key, problem string)) {
 	const unbounded = "0 to leave it to timeouts.backend_login"
 	for _, d := range []struct {
 		key   string
@@ -26,16 +36,93 @@ func (c Config) Validate(fault func(key, problem string)) {
 		{"greeting_timeout", c.GreetingTimeout, unbounded},
 		{"reply_timeout", c.ReplyTimeout, unbounded},
 		{"retry_after", c.RetryAfter, "0 to never pass a server over"},
+		{"slow_start", c.SlowStart, "0 for all at once"},
+		{"queue_timeout", c.QueueTimeout, "0 to not wait"},
+		{"check.interval", c.Check.Interval, "0 to check a server that is up only once"},
 	} {
 		if d.value < 0 {
 			fault(d.key, "is negative; write a duration such as 10s, or "+d.zero)
 		}
 	}
+	if c.Check.Interval > 0 && c.Check.Interval < time.Second {
+		fault("check.interval", fmt.Sprintf("is %v; write 1s or more", c.Check.Interval))
+	}
+	if c.ResolveInterval < time.Second {
+		fault("resolve_interval", fmt.Sprintf("is %v; write 1s or more", c.ResolveInterval))
+	}
+}
+
+func (c Config) validateNumbers(fault func(key, problem string)) {
+	type number struct {
+		key       string
+		value, to int
+	}
+	all := []number{
+		{"max_sessions", c.MaxSessions, math.MaxInt32},
+		{"logins_per_second", c.LoginsPerSecond, maxPace},
+		{"queue", c.Queue, maxQueue},
+		{"breaker_networks", c.BreakerNetworks, 64},
+	}
+	for i, s := range c.Servers {
+		key := fmt.Sprintf("servers[%d].", i)
+		all = append(all, number{key + "max_sessions", s.MaxSessions, math.MaxInt32},
+			number{key + "logins_per_second", s.LoginsPerSecond, maxPace})
+	}
+	for _, n := range all {
+		if n.value < 0 || n.value > n.to {
+			fault(n.key, fmt.Sprintf("is %d; write a number from 0 to %d", n.value, n.to))
+		}
+	}
+}
+
+func (c Config) validateSource(fault func(key, problem string)) {
+	for i, s := range c.Source {
+		ip, err := netip.ParseAddr(s)
+		if err != nil || ip.IsUnspecified() || ip.IsMulticast() {
+			fault(fmt.Sprintf("source[%d]", i), fmt.Sprintf("is %q; write an IP address of this machine", s))
+		}
+	}
+}
+
+func (c CheckConfig) validate(fault func(key, problem string)) {
+	oneOf(fault, "check.type", c.Type, CheckGreeting, CheckCapa, CheckLogin)
+	switch {
+	case c.Type == CheckLogin && c.User == "":
+		fault("check.user", "is missing; check.type: login needs an account to log in as")
+	case c.Type == CheckLogin && strings.ContainsAny(c.User, "\r\n\x00"):
+		fault("check.user", "has a control character in it")
+	case c.Type != CheckLogin && c.User != "":
+		fault("check.user", "has no effect without check.type: login")
+	}
+	switch {
+	case c.Type == CheckLogin && c.PasswordFile == "":
+		fault("check.password_file", "is missing; check.type: login needs the file with the account's password")
+	case c.Type != CheckLogin && c.PasswordFile != "":
+		fault("check.password_file", "has no effect without check.type: login")
+	}
+}
+
+func (c Config) validateTexts(fault func(key, problem string)) {
+	for _, list := range []struct {
+		key   string
+		words []string
+	}{
+		{"inuse_text", c.InUseText}, {"temporary_text", c.TemporaryText}, {"disabled_text", c.DisabledText}, {"wrong_text", c.WrongText},
+	} {
+		if len(list.words) > maxTexts {
+			fault(list.key, fmt.Sprintf("has %d entries, and at most %d are taken", len(list.words), maxTexts))
+		}
+		for i, w := range list.words {
+			if len(strings.TrimSpace(w)) < minTextSize {
+				fault(fmt.Sprintf("%s[%d]", list.key, i), fmt.Sprintf("is %q; write %d characters or more, or it is in too many answers", w, minTextSize))
+			}
+		}
+	}
 }
 
 func (c Config) validateServers(fault func(key, problem string)) {
-	if len(c.Servers) == 0 {
-		fault("servers", "is empty; a backend needs at least one server, such as {address: \"10.0.0.5:110\"}")
+	if len(c.Servers) == 0 && !c.DirectoryServers {
+		fault("servers", "is empty; a backend needs at least one server, such as {address: \"10.0.0.5:110\"}, or directory_servers: true")
 	}
 	seen := map[string]int{}
 	for i, s := range c.Servers {
