@@ -20,7 +20,8 @@ needs=(
 	redis-server:redis-server
 	postgres:postgresql
 	named:bind9
-	nginx:nginx,libnginx-mod-mail
+	nginx:nginx
+	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail
 	mkpasswd:whois
 	mariadbd:mariadb-server
 	slapd:slapd
@@ -32,6 +33,7 @@ packages=()
 for bin in /usr/lib/postgresql/*/bin; do PATH=$PATH:$bin; done
 for need in "${needs[@]}"; do
 	command -v "${need%%:*}" >/dev/null && continue
+	[[ $need == /* && -e ${need%%:*} ]] && continue # which need not be a program
 	IFS=, read -ra more <<<"${need#*:}"
 	packages+=("${more[@]}")
 done
