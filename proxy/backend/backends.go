@@ -1,16 +1,19 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/proxy/pop3"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -135,6 +138,9 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		tls:      newTLS(c, fault),
 		drained:  b.drained[c.Name],
 	}
+	if c.Check.Type == CheckLogin {
+		p.probe = probeLogin(&c.Check, fault)
+	}
 	if p.drained == nil {
 		p.drained = new(atomic.Bool)
 	}
@@ -157,6 +163,23 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		p.members = append(p.members, m)
 	}
 	return p
+}
+
+// probeLogin is what checks log in with. It is kept as long as the view is.
+func probeLogin(c *CheckConfig, fault func(string, error)) *auth.BackendLogin {
+	text, err := os.ReadFile(c.PasswordFile)
+	defer clear(text)
+	if err != nil {
+		fault("check.password_file", err)
+		return nil
+	}
+	line, _, _ := bytes.Cut(text, []byte{'\n'})
+	l := &auth.BackendLogin{User: c.User, Secret: auth.NewSecret(bytes.TrimSuffix(line, []byte{'\r'}))}
+	if !sendable(l, reveal(l)) || len(line) == 0 {
+		fault("check.password_file", fmt.Errorf("%s: its first line is empty, or no password that can be sent", c.PasswordFile))
+		return nil
+	}
+	return l
 }
 
 // Use makes v the view that Run watches and metrics show. What is known of servers that v does not have is forgotten.

@@ -15,16 +15,27 @@ import (
 )
 
 const (
-	checkEvery  = 5 * time.Minute  // a server that is up
 	checkDead   = 10 * time.Second // one that is not, without a retry_after
 	checkGap    = time.Second      // at least, between two checks of one server
 	checkWithin = time.Minute      // all of one check
 	checkSpread = time.Second      // over which the first checks of a view are spread
 
+	never = 365 * 24 * time.Hour
+
 	maxCapabilities = 64
 )
 
-var checkSteps = []step{{"CAPA", (*attempt).capa}, {"QUIT", (*attempt).quit}}
+// checkSteps are what a check goes on with behind the greeting.
+func checkSteps(kind string) []step {
+	capa, quit := step{"CAPA", (*attempt).capa}, step{"QUIT", (*attempt).quit}
+	switch kind {
+	case CheckGreeting:
+		return []step{quit}
+	case CheckLogin:
+		return []step{capa, {"USER", (*attempt).user}, {"PASS", (*attempt).pass}, quit}
+	}
+	return []step{capa, quit}
+}
 
 // Run checks the servers of the view in use until ctx ends, and returns nil then: it asks each for its capabilities
 // soon, and every few minutes from then on, and finds out when a dead one is back.
@@ -89,7 +100,10 @@ func wait(ctx context.Context, d time.Duration, poke <-chan struct{}) bool {
 
 // checkAgain is when a server is to be checked again, with jitter, so that many gateways do not come at once.
 func (p *Pool) checkAgain(m *member) time.Duration {
-	d := checkEvery
+	d := p.config.Check.Interval
+	if d == 0 {
+		d = never
+	}
 	if !m.server.up() {
 		d = checkDead
 		if p.config.RetryAfter > 0 {
@@ -99,20 +113,47 @@ func (p *Pool) checkAgain(m *member) time.Duration {
 	return d*4/5 + rand.N(d*2/5+1)
 }
 
-// checkServer asks one server for its capabilities. It marks the server dead or alive as a login would.
+// checkServer looks at one server. It marks the server dead or alive as a login would; one that fails the check's own login
+// is passed over until it succeeds, or another's does.
 func (p *Pool) checkServer(ctx context.Context, m *member) {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	a := attempt{pool: p, member: m}
+	a := attempt{pool: p, member: m, as: p.probe}
+	if p.probe != nil {
+		a.secret = reveal(p.probe)
+	}
 	defer a.close()
 	err := a.run(ctx, p.planOf(m).check)
-	if err != nil {
+	if err != nil && !a.lives(err) {
 		m.server.tally().failed.Add(1)
 		p.backends.log.Debug("check of a server failed", slog.String("backend", p.config.Name), slog.Any("cause", err))
+		if p.probe != nil && !a.greeted.IsZero() && err.Kind != Local {
+			a.sicken(err, "server fails the check's login; it is passed over")
+		}
 		return
 	}
 	m.server.tally().checked.Add(1)
+	if p.probe != nil && err == nil {
+		a.succeeded()
+	}
 	a.warnPublic()
+}
+
+// lives says that err is the answer of a server that works. That the account of the check is in use, by the check of
+// another node for instance, is none; that it is refused is for an admin to see to, and no reason to shut anybody out.
+func (a *attempt) lives(err *Error) bool {
+	if a.as == nil {
+		return false
+	}
+	switch err.Kind {
+	case InUse, LoginDelay:
+		return true
+	case WrongPassword, Permanent:
+		a.advise(warnProbe, "backend refuses the check's login", "see check.user and check.password_file of this backend",
+			slog.Any("cause", err))
+		return true
+	}
+	return false
 }
 
 // capa asks for the capabilities. A server without CAPA is one of the time before 1998.

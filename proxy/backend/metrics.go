@@ -29,6 +29,7 @@ type counts struct {
 	checked  atomic.Uint64
 	failed   atomic.Uint64
 	noClient atomic.Uint64 // logins that could not say who the client is, the greeting not offering XCLIENT
+	opened   atomic.Uint64 // times that the breaker opened
 	turned   [turns]atomic.Uint64
 	waits    atomic.Uint64 // logins that waited in the queue or for their turn, and began
 	waitTime atomic.Int64  // all of that, in nanoseconds
@@ -71,6 +72,9 @@ var (
 		"Logins that waited for a place or their turn at the server, and got it.", []string{"backend", "server"}, nil)
 	waitSecondsDesc = prometheus.NewDesc("popgate_backend_wait_seconds_total",
 		"Time that these logins waited.", []string{"backend", "server"}, nil)
+	openedDesc = prometheus.NewDesc("popgate_backend_breaker_opened_total",
+		"Times that the server was passed over because it failed the logins of many client networks.",
+		[]string{"backend", "server"}, nil)
 	turnedDesc = prometheus.NewDesc("popgate_backend_turned_away_total",
 		"Logins that did not get a place or a turn at the server in time, by the limit.",
 		[]string{"backend", "server", "limit"}, nil)
@@ -82,7 +86,7 @@ type collector struct{ b *Backends }
 // Describe names all that Collect gives.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc,
+		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc, openedDesc,
 	} {
 		ch <- d
 	}
@@ -144,6 +148,7 @@ func (n *counts) collect(ch chan<- prometheus.Metric, backend, server string, xc
 	for i := range n.turned {
 		count(turnedDesc, &n.turned[i], turnedNames[i])
 	}
+	count(openedDesc, &n.opened)
 	count(waitsDesc, &n.waits)
 	ch <- prometheus.MustNewConstMetric(waitSecondsDesc, prometheus.CounterValue,
 		time.Duration(n.waitTime.Load()).Seconds(), backend, server)

@@ -18,8 +18,9 @@ type Pool struct {
 	config   Config
 	dialer   dialer
 	members  []*member
-	tls      *tls.Config  // what the servers' configurations have in common
-	drained  *atomic.Bool // by an operator
+	tls      *tls.Config        // what the servers' configurations have in common
+	drained  *atomic.Bool       // by an operator
+	probe    *auth.BackendLogin // what a check logs in with; nil for none
 }
 
 // A plan is how the dialogue goes with servers where TLS starts in one way.
@@ -37,7 +38,7 @@ func newPlan(c *Config, mode string) plan {
 	pl := plan{mode: mode, open: openSteps(&of)}
 	pl.login = append(append(pl.login, pl.open...), loginSteps(&of, auth.MethodUser)...)
 	pl.plain = append(append(pl.plain, pl.open...), loginSteps(&of, auth.MethodPlain)...)
-	pl.check = append(append(pl.check, pl.open...), checkSteps...)
+	pl.check = append(append(pl.check, pl.open...), checkSteps(c.Check.Type)...)
 	return pl
 }
 
@@ -101,7 +102,7 @@ type Request struct {
 // ctx covers all servers that are tried. Every error is an *Error: that of the server which saw the password or refused
 // the name, where there is one, whatever went wrong at others before.
 func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
-	secret := req.Login.Secret.Reveal()
+	secret := reveal(&req.Login)
 	if !sendable(&req.Login, secret) {
 		return nil, &Error{Kind: WrongPassword, Step: "USER", Err: ErrBadCredentials}
 	}
@@ -123,9 +124,11 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 			a := attempt{pool: p, member: c.member, req: req, as: &req.Login, secret: secret}
 			conn, err := a.login(ctx)
 			if err == nil {
+				a.succeeded()
 				return conn, nil
 			}
 			c.server.places.give()
+			a.failedLogin(err)
 			if a.passed || err.Kind == WrongPassword {
 				// The answer to the password counts, or what was refused as wrong behind a failover could be guessed on
 				// as if nobody had looked at it.
@@ -162,6 +165,9 @@ func (p *Pool) candidates(dst []candidate, req *Request) ([]candidate, *Error) {
 	}
 	return append(dst, candidate{member: m}), nil
 }
+
+// reveal is the one place of the package where a password becomes readable.
+func reveal(l *auth.BackendLogin) []byte { return l.Secret.Reveal() }
 
 // sendable says that nothing of a login would end its line, or its part of one.
 func sendable(l *auth.BackendLogin, secret []byte) bool {

@@ -15,6 +15,9 @@ type server struct {
 
 	// deadUntil is 0 while the server is believed alive, else when it may be tried again, by Backends.now.
 	deadUntil atomic.Int64
+	// sickUntil is the same for a server that greets and yet fails logins.
+	sickUntil atomic.Int64
+	breaker   breaker
 	// since is when the server came back, or was added by a reload, by Backends.now; 0 where it was there all the time.
 	since atomic.Int64
 	// fallen is that the server is dead for more than being busy.
@@ -77,6 +80,7 @@ const (
 	warnCertificate
 	warnSTLS
 	warnPlain
+	warnProbe
 	warnDown
 	warnings
 )
@@ -105,17 +109,18 @@ func (s *server) due(w warning, now time.Duration) bool {
 
 // up says that the server is believed alive.
 func (s *server) up() bool {
-	return s.deadUntil.Load() == 0
+	return s.deadUntil.Load() == 0 && s.sickUntil.Load() == 0
 }
 
-// usable says that a login may try the server now. Of the logins that come when a dead server's time is up, one is
+// usable says that a login may try the server now. Of the logins that come when a dead or failing server's time is up, one is
 // told so, and the others go on passing it over until that one knows.
 func (s *server) usable(now, retryAfter time.Duration) bool {
-	until := s.deadUntil.Load()
-	if until == 0 || retryAfter == 0 {
-		return true
-	}
-	return int64(now) >= until && s.deadUntil.CompareAndSwap(until, int64(now+retryAfter))
+	return retryAfter == 0 || due(&s.deadUntil, now, retryAfter) && due(&s.sickUntil, now, retryAfter)
+}
+
+func due(at *atomic.Int64, now, again time.Duration) bool {
+	until := at.Load()
+	return until == 0 || int64(now) >= until && at.CompareAndSwap(until, int64(now+again))
 }
 
 // dead marks the server as dead for d, and says whether the log shall hear of it: not each time that a server too busy

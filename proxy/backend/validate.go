@@ -61,7 +61,7 @@ func (c Config) validateNumbers(fault func(key, problem string)) {
 		{"max_sessions", c.MaxSessions, math.MaxInt32},
 		{"logins_per_second", c.LoginsPerSecond, maxPace},
 		{"queue", c.Queue, maxQueue},
-		{"breaker_networks", c.BreakerNetworks, 64},
+		{"breaker_networks", c.BreakerNetworks, maxBreaker},
 	}
 	for i, s := range c.Servers {
 		key := fmt.Sprintf("servers[%d].", i)
