@@ -88,7 +88,7 @@ func (c *httpConns) dial(ctx context.Context) (*httpConn, error) {
 		t := tls.Client(raw, c.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			raw.Close()
-			return nil, fmt.Errorf("TLS with %s: %w", c.target.address, err)
+			return nil, fmt.Errorf("TLS with it: %w", err)
 		}
 		conn.Conn = t
 	}
@@ -102,11 +102,11 @@ func (c *httpConns) askOn(ctx context.Context, conn *httpConn, request []byte, b
 	done := untilDone(ctx, conn.Conn)
 	resp, text, err := conn.exchange(request, body || c.idle != nil)
 	if late := done(); late && ctx.Err() != nil {
-		return nil, nil, fmt.Errorf("%s did not answer in time: %w", c.target.address, ctx.Err())
+		return nil, nil, fmt.Errorf("no answer in time: %w", ctx.Err())
 	}
 	if err != nil {
 		conn.Close()
-		return nil, nil, fmt.Errorf("%s: %w", c.target.address, err)
+		return nil, nil, err
 	}
 	c.park(conn, resp)
 	return resp, text, nil
