@@ -13,9 +13,11 @@ import (
 
 // An address is a server's address, taken apart once.
 type address struct {
-	text string         // host:port, always with a port: what the server is known by
-	host string         // the host alone, as certificates carry it
+	text string // host:port, always with a port: what the server is known by
+	host string // the host alone, as certificates carry it
+	port uint16
 	ip   netip.AddrPort // the address itself where the host is none that must be looked up
+	name *hostState     // what is known of the host where it must be; a server's, and not from parsing
 }
 
 func parseAddress(s, tlsMode string) (address, error) {
@@ -37,13 +39,13 @@ func parseAddress(s, tlsMode string) (address, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		ip = ip.Unmap()
 		ap := netip.AddrPortFrom(ip, uint16(n))
-		return address{text: ap.String(), host: ip.WithZone("").String(), ip: ap}, nil
+		return address{text: ap.String(), host: ip.WithZone("").String(), port: uint16(n), ip: ap}, nil
 	}
 	host = strings.ToLower(host)
 	if !hostName(host) {
 		return address{}, fmt.Errorf("has the host %q, which is neither a name nor an IP address", host)
 	}
-	return address{text: net.JoinHostPort(host, port), host: strings.TrimSuffix(host, ".")}, nil
+	return address{text: net.JoinHostPort(host, port), host: strings.TrimSuffix(host, "."), port: uint16(n)}, nil
 }
 
 // splitAddress parts host and port; the port may be missing, an IPv6 address without one may do without brackets.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -24,6 +25,8 @@ type Backends struct {
 	log   *slog.Logger
 	epoch time.Time
 	dial  func(ctx context.Context, d *dialer, a address) (net.Conn, error)
+
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 	view    atomic.Pointer[View]
 	changed chan struct{} // Run is to look at the view again
@@ -47,6 +50,7 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 		log:     log,
 		epoch:   time.Now(),
 		dial:    dial,
+		lookup:  net.DefaultResolver.LookupNetIP,
 		changed: make(chan struct{}, 1),
 		servers: map[serverID]*server{},
 		drained: map[string]*atomic.Bool{},
@@ -134,7 +138,7 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		backends: b,
 		config:   *c,
 		plan:     newPlan(c, c.TLS),
-		dialer:   newDialer(c),
+		dialer:   newDialer(b, c),
 		tls:      newTLS(c, fault),
 		drained:  b.drained[c.Name],
 	}
@@ -156,6 +160,7 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		}
 		m := newMember(a, s.Weight)
 		m.server, m.drain = state, s.Drain
+		m.address.name = &state.name
 		m.limit(c, &s)
 		if c.TLS != TLSNone {
 			m.tls = serverTLS(p.tls, c, a.host)

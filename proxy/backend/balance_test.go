@@ -104,7 +104,7 @@ func TestLeastSessionsTies(t *testing.T) {
 		account := fmt.Sprint(i)
 		a, b := byHash.order(nil, account), least.order(nil, account)
 		for j := range a {
-			if a[j].address != b[j].address {
+			if a[j].address.text != b[j].address.text {
 				t.Fatalf("%s: %s is number %d, want %s", account, b[j].address.text, j, a[j].address.text)
 			}
 		}

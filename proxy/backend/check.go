@@ -53,10 +53,16 @@ func (b *Backends) watch(ctx context.Context, v *View) {
 	for _, p := range v.list {
 		for _, m := range p.members {
 			watchers.Go(func() { p.watch(ctx, m) })
+			if !m.address.ip.IsValid() {
+				watchers.Go(func() { p.keepResolved(ctx, m, func() bool { return false }) })
+			}
 		}
 	}
 	guest := func(one *guest, p *Pool, m *member) {
 		watchers.Go(func() { b.watchGuest(ctx, p, one, m) })
+		if !m.address.ip.IsValid() {
+			watchers.Go(func() { p.keepResolved(ctx, m, one.gone.Load) })
+		}
 	}
 	for _, one := range b.adopt(v) {
 		guest(one, one.pool, one.member)

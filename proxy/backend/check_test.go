@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -22,6 +23,9 @@ func running(t *testing.T, dial func(a address) (net.Conn, error), configs ...Co
 	t.Helper()
 	b := New(nil, nil)
 	b.dial = func(_ context.Context, _ *dialer, a address) (net.Conn, error) { return dial(a) }
+	b.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+	}
 	v := use(t, b, configs...)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

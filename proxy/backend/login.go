@@ -234,7 +234,7 @@ func (a *attempt) armBy(ctx context.Context, by time.Time) error {
 
 func (a *attempt) connect(ctx context.Context) error {
 	a.begun = time.Now()
-	c, err := a.pool.backends.dial(ctx, &a.pool.dialer, a.member.address)
+	c, err := a.pool.backends.dial(ctx, a.pool.dialer, a.member.address)
 	if err != nil {
 		return err
 	}

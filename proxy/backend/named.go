@@ -120,6 +120,7 @@ func (g *guest) become(p *Pool, a address, shared *counts) {
 	}
 	pl := newPlan(&p.config, g.id.mode)
 	m.plan = &pl
+	m.address.name = &m.server.name
 	m.limit(&p.config, &ServerConfig{})
 	m.server.pacer = m.pacer
 	if g.id.mode != TLSNone {

@@ -71,7 +71,7 @@ func TestPlainLearns(t *testing.T) {
 	p := pool(t, config(a.listen(t)))
 	m := p.members[0]
 	for _, s := range []*scripted{a, b} {
-		m.address.text = s.listen(t)
+		m.address, _ = parseAddress(s.listen(t), TLSNone)
 		c, err := p.Login(t.Context(), asMaster(request()))
 		if err != nil {
 			t.Fatal(err)

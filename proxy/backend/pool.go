@@ -16,7 +16,7 @@ type Pool struct {
 	plan     // of servers where TLS starts as the backend says
 	backends *Backends
 	config   Config
-	dialer   dialer
+	dialer   *dialer
 	members  []*member
 	tls      *tls.Config        // what the servers' configurations have in common
 	drained  *atomic.Bool       // by an operator

@@ -25,6 +25,7 @@ type server struct {
 	// drained is that an operator has taken the server out of service.
 	drained atomic.Bool
 	places  places
+	name    hostState // of the server's address, where that has one
 	// pacer is what the view in use paces logins with; Backends.mu.
 	pacer *limit.Pacer
 	// last is what went wrong there last, nil for nothing.
@@ -47,7 +48,9 @@ type server struct {
 }
 
 func newServer(backend, address string) *server {
-	return &server{backend: backend, address: address, poke: make(chan struct{}, 1)}
+	s := &server{backend: backend, address: address, poke: make(chan struct{}, 1)}
+	s.name.poke = make(chan struct{}, 1)
+	return s
 }
 
 // tally is what the server's numbers are added to.
@@ -81,6 +84,7 @@ const (
 	warnSTLS
 	warnPlain
 	warnProbe
+	warnName
 	warnDown
 	warnings
 )
@@ -95,7 +99,7 @@ func (w warning) every() time.Duration {
 
 // level is how loud w is: an error is what keeps users from their mail, or clients' addresses from the server's limits.
 func (w warning) level() slog.Level {
-	if w == warnPublic || w == warnXOIP {
+	if w == warnPublic || w == warnXOIP || w == warnName {
 		return slog.LevelWarn
 	}
 	return slog.LevelError

@@ -21,6 +21,7 @@ func (c Config) Validate(fault func(key, problem string)) {
 	c.validateDurations(fault)
 	c.validateNumbers(fault)
 	c.validateSource(fault)
+	c.validateFamilies(fault)
 	c.Check.validate(fault)
 	c.validateTexts(fault)
 }
@@ -80,6 +81,27 @@ func (c Config) validateSource(fault func(key, problem string)) {
 		ip, err := netip.ParseAddr(s)
 		if err != nil || ip.IsUnspecified() || ip.IsMulticast() {
 			fault(fmt.Sprintf("source[%d]", i), fmt.Sprintf("is %q; write an IP address of this machine", s))
+		}
+	}
+}
+
+// validateFamilies reports servers that no source address reaches.
+func (c Config) validateFamilies(fault func(key, problem string)) {
+	var v4, v6 bool
+	for _, s := range c.Source {
+		ip, err := netip.ParseAddr(s)
+		if err != nil {
+			return
+		}
+		v4, v6 = v4 || ip.Unmap().Is4(), v6 || !ip.Unmap().Is4()
+	}
+	if len(c.Source) == 0 {
+		return
+	}
+	for i, s := range c.Servers {
+		a, err := parseAddress(s.Address, c.TLS)
+		if err == nil && a.ip.IsValid() && (a.ip.Addr().Is4() && !v4 || !a.ip.Addr().Is4() && !v6) {
+			fault(fmt.Sprintf("servers[%d].address", i), "is of a family (IPv4, IPv6) that no address in source has; add one there")
 		}
 	}
 }
