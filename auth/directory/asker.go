@@ -87,9 +87,9 @@ func (a *asker) down(cause error) error {
 }
 
 // late is the error of a source that neither answers in time nor ends.
-func (a *asker) late() error {
+func (a *asker) late(user string) error {
 	err := a.down(fmt.Errorf("no answer within %s: %w", a.timeout, context.DeadlineExceeded))
-	a.health.bad(err)
+	a.health.bad(err, user)
 	return err
 }
 
@@ -125,7 +125,7 @@ func (a *asker) answer(ctx context.Context, q *auth.Query) (Answer, error) {
 	default:
 		err = a.down(err)
 		if a.base.Err() == nil { // else it was ended by us
-			a.health.bad(err)
+			a.health.bad(err, q.Name.Typed)
 			a.stats.asked(resultFailed, took)
 		}
 		return Answer{}, err
@@ -163,41 +163,53 @@ func (a *asker) check(answer *Answer, q *auth.Query) error {
 // A health is what is known of a source's being there. One that fails again and again, for different users, is asked once a
 // moment only, so that nobody waits for what does not come.
 type health struct {
-	failures atomic.Int32 // since the last answer
-	last     atomic.Pointer[failure]
-	next     atomic.Int64 // when it may be asked again, in Unix nanoseconds
+	last atomic.Pointer[failure] // nil since the last answer
+	next atomic.Int64            // when a broken source may be asked again, in Unix nanoseconds
 }
 
+// A failure is the last of those in a row, since the source last answered.
 type failure struct {
-	err   error
-	since time.Time
+	err    error
+	user   string
+	streak int // changes of users among them: one user alone can have a row that no source can read
 }
 
-// brokenAfter is how many lookups in a row must fail for a source to count as broken.
+// brokenAfter is how long a streak must be for a source to count as broken.
 const brokenAfter = 5
 
 func (h *health) good() {
-	if h.failures.Load() != 0 {
-		h.failures.Store(0)
+	if h.last.Load() != nil {
 		h.last.Store(nil)
 	}
 }
 
-func (h *health) bad(err error) {
-	f := &failure{err, time.Now()}
-	if earlier := h.last.Load(); earlier != nil {
-		f.since = earlier.since
-	}
-	h.last.Store(f)
-	h.failures.Add(1)
+func (h *health) bad(err error, user string) {
 	h.next.Store(time.Now().Add(retryEvery).UnixNano())
+	for {
+		earlier := h.last.Load()
+		f := &failure{err: err, user: user, streak: 1}
+		if earlier != nil {
+			f.streak = earlier.streak
+			if earlier.user != user {
+				f.streak++
+			}
+		}
+		if h.last.CompareAndSwap(earlier, f) {
+			return
+		}
+	}
 }
 
 // failing says that the last lookup failed.
-func (h *health) failing() bool { return h.failures.Load() > 0 }
+func (h *health) failing() bool { return h.last.Load() != nil }
 
-// broken says that so many in a row failed that there is no use in asking.
-func (h *health) broken() bool { return h.failures.Load() >= brokenAfter }
+// broken returns why there is no use in asking, nil where there is: so many lookups in a row failed.
+func (h *health) broken() error {
+	if f := h.last.Load(); f != nil && f.streak >= brokenAfter {
+		return f.err
+	}
+	return nil
+}
 
 // probe says, once a moment, that it is time to see whether the source is back.
 func (h *health) probe() bool {
@@ -206,7 +218,7 @@ func (h *health) probe() bool {
 	return now >= next && h.next.CompareAndSwap(next, now+int64(retryEvery))
 }
 
-// cause is why the source cannot be asked; nil where it can.
+// cause is why the last lookup failed; nil where it did not.
 func (h *health) cause() error {
 	if f := h.last.Load(); f != nil {
 		return f.err

@@ -125,9 +125,9 @@ func (m *cache) lookup(ctx context.Context, q *auth.Query) found {
 		}
 		return m.stale(e)
 	}
-	if e == nil && m.asker.health.broken() && !m.asker.health.probe() {
+	if err := m.asker.health.broken(); err != nil && e == nil && !m.asker.health.probe() {
 		m.stats.add(cacheMiss)
-		return found{how: Fresh, at: now, err: m.asker.health.cause()}
+		return found{how: Fresh, at: now, err: err}
 	}
 	fl, first := m.fly(k, q, e)
 	if first {
@@ -230,7 +230,7 @@ func (m *cache) fly(k key, q *auth.Query, e *entry) (f *flight, first bool) {
 		return f, true
 	}
 	f.late = func() {
-		m.land(f, k, e, &Answer{}, m.asker.late())
+		m.land(f, k, e, &Answer{}, m.asker.late(k.typed))
 	}
 	m.flights[k] = f
 	if e != nil {
