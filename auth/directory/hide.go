@@ -47,6 +47,7 @@ func (h *hider) text(s string) string {
 			s = strings.ReplaceAll(s, form, (*auth.Secret)(nil).String())
 		}
 	}
+	s = strings.Join(strings.Fields(s), " ") // some are of several lines
 	if len(s) > maxErrorText {
 		s = strings.ToValidUTF8(s[:maxErrorText], "") + "…"
 	}

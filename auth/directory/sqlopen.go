@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -94,7 +95,15 @@ func errDSN(err error, form string) error {
 	return fmt.Errorf("dsn: cannot be read (what is wrong is not shown, for there may be a password in it); write it as %s", form)
 }
 
+// errAt is for a password with an "@" in it: pgx would take what is behind for the host, ask the DNS for it and show it.
+var errAt = errors.New(`dsn: has more than one "@"; write one in a password as %40`)
+
 func postgresConnector(dsn string, prepare bool, hide *hider, password func() (string, error)) (driver.Connector, error) {
+	if _, rest, ok := strings.Cut(dsn, "://"); ok {
+		if authority, _, _ := strings.Cut(rest, "/"); strings.Count(authority, "@") > 1 {
+			return nil, errAt
+		}
+	}
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return nil, errDSN(err, `"postgres://USER@HOST/DATABASE?sslmode=verify-full" or "host=HOST user=USER dbname=DATABASE sslmode=verify-full"`)
