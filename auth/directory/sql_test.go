@@ -90,7 +90,7 @@ func TestSQLErrorsHidePasswords(t *testing.T) {
 		{driverPostgres, "postgres://u:%s@" + at + "/d?sslmode=nonsense"},
 		{driverPostgres, "postgres://u:%s@127.0.0.1:99999/d"},
 		{driverPostgres, "postgres://u:%s@[::1/d"},
-		{driverPostgres, "postgres://u:%s"},
+		{driverPostgres, "postgres://u:%s:5432:x@" + at + "/d"},
 		{driverPostgres, "host=127.0.0.1 port=" + refusing.port() + " user=u password=%s"},
 		{driverPostgres, "host=127.0.0.1 port=x user=u password=%s"},
 		{driverPostgres, "host=127.0.0.1 password='%s"},
