@@ -147,8 +147,11 @@ func (s source) open(ctx context.Context, stderr io.Writer) (admin.Certificates,
 		section.Socket = os.Getenv("POPGATE_ADMIN_SOCKET")
 	}
 	client, err := dialAny(ctx, section.Paths(os.Getenv))
-	if err == nil || !errors.Is(err, admin.ErrNoGateway) {
-		return client, err
+	switch {
+	case err == nil:
+		return client, nil
+	case !errors.Is(err, admin.ErrNoGateway):
+		return nil, err
 	}
 	if c == nil {
 		return nil, fmt.Errorf("%w; say with --config FILE or --state-dir DIR where the certificates are stored, or with --socket PATH where a gateway listens", err)
@@ -158,7 +161,7 @@ func (s source) open(ctx context.Context, stderr io.Writer) (admin.Certificates,
 }
 
 // dialAny finds a running gateway on one of the sockets. A gateway that may not be asked counts for more than none.
-func dialAny(ctx context.Context, paths []string) (admin.Certificates, error) {
+func dialAny(ctx context.Context, paths []string) (*admin.Client, error) {
 	var first error
 	for _, path := range paths {
 		client, err := admin.Dial(ctx, path)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -43,7 +42,6 @@ type gateway struct {
 	reloads  *prometheus.CounterVec
 
 	config   *configs.Config
-	view     atomic.Pointer[backend.View]
 	stopping atomic.Bool
 	open     map[string]*listening // by address, or path
 	serving  sync.WaitGroup
@@ -150,7 +148,6 @@ func (g *gateway) apply(ctx context.Context, p *prepared) {
 	g.audit.Use(p.audit)
 	g.dirs.Use(p.dirs)
 	g.backends.Use(p.backends)
-	g.view.Store(p.backends)
 	g.proxy.Apply(p.snapshot)
 	problems(g.log, p.config.Warnings)
 	problems(g.log, hints(p.config))
@@ -331,12 +328,6 @@ func (g *gateway) ready() (ok bool, notes []string) {
 			notes = append(notes, "degraded: "+strings.TrimSpace(line)+": known users go on")
 		}
 	}
-	if v := g.view.Load(); v != nil {
-		for _, b := range v.Status() {
-			if b.Up() == 0 {
-				notes = append(notes, fmt.Sprintf("backend %s: no server can be reached", b.Name))
-			}
-		}
-	}
+	notes = append(notes, g.backends.Trouble()...)
 	return !g.stopping.Load(), notes
 }

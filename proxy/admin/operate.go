@@ -6,9 +6,10 @@ import (
 )
 
 // SocketHandler answers what is asked on the socket.
-func SocketHandler(c Certificates) http.Handler {
+func SocketHandler(c Certificates, b Backends) http.Handler {
 	mux := http.NewServeMux()
 	certificates(mux, c)
+	backends(mux, b)
 	return mux
 }
 

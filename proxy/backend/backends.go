@@ -244,7 +244,7 @@ func (v *View) refresh() {
 	var sets []pop3.Capabilities
 	for _, p := range v.list {
 		for _, m := range p.members {
-			if m.weight > 0 {
+			if !p.drains(m) {
 				sets = append(sets, m.server.capabilities())
 			}
 		}
@@ -267,48 +267,4 @@ func (v *View) refresh() {
 		}
 	}
 	v.caps.Store(&common)
-}
-
-// Status is the state of one backend.
-type Status struct {
-	Name    string
-	Servers []ServerStatus
-}
-
-// Up is how many of the servers that take logins are believed alive.
-func (b *Status) Up() int {
-	n := 0
-	for _, s := range b.Servers {
-		if s.Up && s.Weight > 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// ServerStatus is the state of one server.
-type ServerStatus struct {
-	Address string
-	Weight  int
-	// Up says that the server is believed alive, as it is until it could not be reached.
-	Up bool
-	// Capabilities are the server's last answer to CAPA, nil where there is none. They must not be changed.
-	Capabilities pop3.Capabilities
-}
-
-// Status returns the state of all backends, in the order of the configuration.
-func (v *View) Status() []Status {
-	all := make([]Status, 0, len(v.list))
-	for _, p := range v.list {
-		s := Status{Name: p.config.Name}
-		for _, m := range p.members {
-			one := ServerStatus{Address: m.address.text, Weight: m.weight, Up: m.server.up()}
-			if c := m.server.caps.Load(); c != nil {
-				one.Capabilities = *c
-			}
-			s.Servers = append(s.Servers, one)
-		}
-		all = append(all, s)
-	}
-	return all
 }

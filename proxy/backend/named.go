@@ -138,11 +138,22 @@ func (g *guests) countsOf(backend string) *counts {
 	return c
 }
 
-// forgetOldest forgets the guest that was not used for the longest time.
+// busy says that there is something about g that should not be forgotten: sessions, or that an operator has drained it.
+func (g *guest) busy() bool {
+	s := g.member.server
+	return s.places.taken.Load() > 0 || s.drained.Load()
+}
+
+// forgetOldest forgets the guest that was not used for the longest time, and would not be missed if that can be.
 func (g *guests) forgetOldest() {
-	if at := g.byUse.Back(); at != nil {
-		g.forget(at)
+	oldest := g.byUse.Back()
+	for at, n := oldest, 0; at != nil && n < 64; at, n = at.Prev(), n+1 {
+		if !at.Value.(*guest).busy() {
+			oldest = at
+			break
+		}
 	}
+	g.forget(oldest)
 }
 
 func (g *guests) forget(at *list.Element) {
@@ -162,7 +173,7 @@ func (b *Backends) idle(one *guest) bool {
 	if at == nil || at.Value != one {
 		return true
 	}
-	if b.now()-one.used < guestIdle {
+	if b.now()-one.used < guestIdle || one.busy() {
 		return false
 	}
 	g.forget(at)

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/popgate/popgate/configs"
+	"github.com/popgate/popgate/proxy/admin"
+)
+
+func backendsCommand() *cobra.Command {
+	var (
+		from   running
+		asJSON bool
+	)
+	c := &cobra.Command{
+		Use:   "backends",
+		Short: "List backends and their servers, take them out of service",
+		Long: `backends asks the running gateway, through its socket (admin.socket), for its backends: which servers are up, how many
+sessions they hold, who waits, and what went wrong last.
+
+STATE is up, starting (back or new, with a part of its share: slow_start), down (not reached), failing (it greets, and then
+fails logins), banned (it refuses passwords that it took before) and drained (no new logins).`,
+		Example: `  popgate backends
+  popgate backends drain old/10.0.0.5:110      no new logins there; sessions go on until they end
+  popgate backends undrain old/10.0.0.5:110
+  popgate backends --json | jq '.[].servers[] | select(.up | not) | .address'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := from.dial(cmd.Context())
+			if err != nil {
+				return err
+			}
+			list, err := client.Backends(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(list)
+			}
+			return backendsTable(cmd.OutOrStdout(), list)
+		},
+	}
+	flags := c.PersistentFlags()
+	flags.StringVarP(&from.file, "config", "c", "", "config `file` of the gateway to ask")
+	flags.StringVar(&from.socket, "socket", "", "`path` of the gateway's socket")
+	c.MarkFlagsMutuallyExclusive("config", "socket")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
+	c.AddCommand(drainCommand(&from, "drain", "Let nobody log in at a backend or a server any more",
+		`drain takes a backend, or one server of it, out of service: it gets no new logins, and sessions go on until they end.
+It stays so over reloads, until undrain or a restart; for longer than that write drain: true into the config file.`, "drained", true))
+	c.AddCommand(drainCommand(&from, "undrain", "Put a backend or a server back into service",
+		`undrain ends what drain began. What the config file drains stays drained.`, "back in service", false))
+	return c
+}
+
+func drainCommand(from *running, use, short, long, done string, drained bool) *cobra.Command {
+	return &cobra.Command{
+		Use:   use + " NAME[/SERVER]",
+		Short: short,
+		Long:  long,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := from.dial(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := client.Drain(cmd.Context(), args[0], drained); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", plain(args[0]), done)
+			return err
+		},
+	}
+}
+
+// running says which running gateway is asked.
+type running struct{ file, socket string }
+
+// dial finds it.
+func (r running) dial(ctx context.Context) (*admin.Client, error) {
+	section := admin.SocketConfig{Socket: r.socket}
+	switch {
+	case r.file != "":
+		c, err := configs.Load(r.file, os.Environ())
+		if err != nil {
+			return nil, err
+		}
+		section = c.Admin
+	case r.socket == "":
+		section.Socket = os.Getenv("POPGATE_ADMIN_SOCKET")
+	}
+	client, err := dialAny(ctx, section.Paths(os.Getenv))
+	if errors.Is(err, admin.ErrNoGateway) {
+		return nil, fmt.Errorf("%w; say with --config FILE or --socket PATH which gateway to ask", err)
+	}
+	return client, err
+}
+
+// backendsTable prints a line for each server.
+func backendsTable(w io.Writer, list []admin.Backend) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) } // Flush returns the error
+	row("BACKEND", "SERVER", "STATE", "WEIGHT", "SESSIONS", "QUEUE", "PACE", "ADDRESSES", "LAST ERROR")
+	for _, b := range list {
+		for _, s := range b.Servers {
+			row(plain(b.Name), serverName(s), serverState(s), strconv.Itoa(s.Weight), outOf(s.Sessions, s.MaxSessions),
+				strconv.Itoa(s.Queued), pace(s), addressesOf(s), lastErrorOf(s))
+		}
+		if len(b.Servers) == 0 {
+			row(plain(b.Name), "(named by a directory; none yet)", "-", "-", "-", "-", "-", "-", "-")
+		}
+	}
+	return t.Flush()
+}
+
+func serverName(s admin.Server) string {
+	if s.Directory {
+		return plain(s.Address) + " (directory)"
+	}
+	return plain(s.Address)
+}
+
+func serverState(s admin.Server) string {
+	if s.Drained && s.State == "up" {
+		return "drained"
+	}
+	if s.Drained {
+		return s.State + ", drained"
+	}
+	return s.State
+}
+
+func outOf(n, most int) string {
+	if most == 0 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%d/%d", n, most)
+}
+
+// pace is how many logins a second there may be, and how long the last one in line still waits.
+func pace(s admin.Server) string {
+	switch {
+	case s.LoginsPerSecond == 0:
+		return "-"
+	case s.AheadMS > 0:
+		return fmt.Sprintf("%d/s (%.1fs behind)", s.LoginsPerSecond, float64(s.AheadMS)/1000)
+	}
+	return fmt.Sprintf("%d/s", s.LoginsPerSecond)
+}
+
+func addressesOf(s admin.Server) string {
+	if len(s.Addresses) == 0 && s.LookupError == "" {
+		return "-"
+	}
+	var all []string
+	for _, ip := range s.Addresses {
+		all = append(all, ip.String())
+	}
+	if s.LookupError != "" {
+		all = append(all, "(old: "+plain(s.LookupError)+")")
+	}
+	return strings.Join(all, " ")
+}
+
+func lastErrorOf(s admin.Server) string {
+	if s.LastError == "" {
+		return "-"
+	}
+	return moment(s.LastErrorAt) + ": " + plain(s.LastError)
+}
