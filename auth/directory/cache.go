@@ -192,7 +192,7 @@ func answered(err error) bool {
 // A flight is one question to the source, for all who have the same.
 type flight struct {
 	done  chan struct{} // closed when found is there
-	once  sync.Once
+	over  bool          // under the cache's mu: found is there
 	found found
 	by    context.Context // ends when the source must have answered
 	late  func()          // ends the flight when it has not
@@ -224,13 +224,17 @@ func (m *cache) fly(k key, q *auth.Query, e *entry) (f *flight, first bool) {
 	}
 	ctx, cancel := m.asker.deadline()
 	f = &flight{done: make(chan struct{}), by: ctx}
+	f.late = func() { // it stays under way: nobody asks the same as long as it hangs
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if !f.over { // else its time has ended with it
+			m.land(f, k, e, &Answer{}, m.asker.late(k.typed))
+		}
+	}
 	if !m.asker.begin() {
 		cancel()
 		m.land(f, k, nil, &Answer{}, m.asker.down(errClosed))
 		return f, true
-	}
-	f.late = func() {
-		m.land(f, k, e, &Answer{}, m.asker.late(k.typed))
 	}
 	m.flights[k] = f
 	if e != nil {
@@ -241,24 +245,25 @@ func (m *cache) fly(k key, q *auth.Query, e *entry) (f *flight, first bool) {
 		defer cancel()
 		answer, err := m.asker.ask(ctx, &own)
 		own.Secret.Wipe()
-		m.land(f, k, e, &answer, err)
 		m.mu.Lock()
-		delete(m.flights, k)
-		m.mu.Unlock()
+		defer m.mu.Unlock()
+		delete(m.flights, k) // who comes now finds the answer, or asks again
+		m.land(f, k, e, &answer, err)
 	}()
 	return f, true
 }
 
-// land makes the end of a flight known, once: who comes later finds it in the cache.
+// land makes the end of a flight known, once. The caller holds mu, so that no later answer is overtaken by an earlier one.
 func (m *cache) land(f *flight, k key, e *entry, answer *Answer, err error) {
-	f.once.Do(func() {
-		now := m.now()
-		f.found = found{answer: answer, how: Fresh, at: now, err: err}
-		if m.known != nil {
-			m.remember(k, e, f.found)
-		}
-		close(f.done)
-	})
+	if f.over {
+		return
+	}
+	f.over = true
+	f.found = found{answer: answer, how: Fresh, at: m.now(), err: err}
+	if m.known != nil {
+		m.remember(k, e, f.found)
+	}
+	close(f.done)
 }
 
 // remember takes over what the source said. Only its own word takes an answer away.

@@ -545,3 +545,17 @@ func TestKeyHidesTheSecret(t *testing.T) {
 		t.Error("two directories digest a password alike: their digests could be looked up in a table")
 	}
 }
+
+// An answer ends its question's time; that is no failure of the source's, whoever sees which first.
+func TestEndOfFlight(t *testing.T) {
+	source := &fakeSource{lookup: everybody}
+	d := cacheOver(t, source, VaryUser, func(c *Config) { c.Cache.TTL = 0; c.Cache.StaleFor = 0 })
+	for i := range 5000 {
+		if _, err := d.Lookup(t.Context(), askFor(t, "anna", "")); err != nil || d.Trouble() != nil {
+			t.Fatalf("lookup %d: %v, trouble %v", i, err, d.Trouble())
+		}
+	}
+	if got := source.calls.Load(); got != 5000 {
+		t.Errorf("the source was asked %d times for 5000 logins, with a ttl of 0", got)
+	}
+}
