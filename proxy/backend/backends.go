@@ -139,6 +139,7 @@ func (b *Backends) newPool(c *Config, fault func(string, error)) *Pool {
 		config:   *c,
 		plan:     newPlan(c, c.TLS),
 		dialer:   newDialer(b, c),
+		texts:    newTexts(c),
 		tls:      newTLS(c, fault),
 		drained:  b.drained[c.Name],
 	}

@@ -287,7 +287,7 @@ func (a *attempt) user(ctx context.Context) error {
 	if a.mistaken(r) {
 		return &Error{Kind: Protocol, Reply: r, Err: errHeader}
 	}
-	kind := refusedUser(r, a.as.User, s.willing.Load())
+	kind := a.kindOfUser(r)
 	if kind == RefusesPlaintext {
 		return a.refusesPlaintext("USER", r)
 	}
@@ -325,7 +325,7 @@ func (a *attempt) verdict(at string, line []byte) error {
 	if r.OK {
 		return nil
 	}
-	kind := refusedPass(r, a.as.User, a.secret)
+	kind := a.kindOfPass(r)
 	if r = discreet(r, line, a.secret); kind == RefusesPlaintext {
 		return a.refusesPlaintext(at, r)
 	}

@@ -168,10 +168,10 @@ func refusedPass(r pop3.Reply, user string, secret []byte) Kind {
 		return Temporary
 	case containsAny(text, blame):
 		return WrongPassword
-	case strings.Contains(text, "try again"):
-		return Temporary
 	case mailboxBusy(text):
 		return InUse
+	case containsAny(text, broken):
+		return Temporary
 	}
 	return WrongPassword
 }
@@ -204,7 +204,14 @@ var (
 	}
 	unknownName = []string{"not found", "unknown", "invalid"} // unless it is about a command
 	temporary   = []string{"temporar", "unavailable"}
-	blame       = []string{
+	// broken is what only counts where nothing is said against the password: it is not to be guessed uncounted.
+	broken = []string{
+		"try again", "try later", "system error", "internal error", "server error", "i/o error", "quota exceeded",
+		"no space left", "disk full", "disk is full", "out of memory", "overload", "timed out",
+	}
+	// taken is what servers say of a mailbox that another session has, besides words about locks.
+	taken = []string{"already logged in", "already open", "another session", "another pop", "maillock", "being accessed"}
+	blame = []string{
 		"incorrect", "invalid", "wrong", "bad password", "bad login", "mismatch", "denied", "blocked", "too many fail",
 		"too many bad", "attempts",
 	}
@@ -257,7 +264,7 @@ func unknownCommand(text string) bool {
 // another session active?" Cyrus: "Unable to lock maildrop: Mailbox is locked by POP server". An account, a user or an
 // address that is locked for its failures is not that.
 func mailboxBusy(text string) bool {
-	if hasWord(text, "in use") || hasWord(text, "busy") {
+	if hasWord(text, "in use") || hasWord(text, "busy") || containsAny(text, taken) && !containsAny(text, lockedOut) {
 		return true
 	}
 	locked := hasWord(text, "lock") || hasWord(text, "locked") || hasWord(text, "locking")

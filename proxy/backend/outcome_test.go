@@ -45,6 +45,23 @@ func TestRefusedPass(t *testing.T) {
 		{"-ERR /var/mail/.alice.pop lock busy! Is another session active? (11)", "alice", InUse},
 		{"-ERR locked by another POP3 session", "alice", InUse},
 
+		// What old servers say without a code.
+		{"-ERR Can't get lock.  Mailbox in use", "alice", InUse}, // UW ipop3d
+		{"-ERR Your mailbox is already locked", "alice", InUse},  // hMailServer
+		{"-ERR maildrop locked, try again later", "alice", InUse},
+		{"-ERR alice is already logged in", "alice", InUse},
+		{"-ERR maillock error 5 on /var/mail/alice", "alice", InUse},
+		{"-ERR Unable to open mailbox: it is being accessed by another process", "alice", InUse},
+		{"-ERR System error, can't open spool file, do you own it?", "alice", Temporary},   // qpopper
+		{"-ERR Unable to copy mail spool file, quota exceeded (122)", "alice", Temporary},  // qpopper
+		{"-ERR Temporary problem, please try again later", "alice", Temporary},             // Courier
+		{"-ERR Server Unavailable. 21", "alice", Temporary},                                // Exchange
+		{"-ERR Logon failure: unknown user name or bad password.", "alice", WrongPassword}, // Exchange
+		{"-ERR invalid password (internal error 5)", "alice", WrongPassword},
+		{"-ERR account locked, already logged in", "alice", WrongPassword},
+		{"-ERR no", "another session", WrongPassword},
+		{"-ERR no such user: another session", "another session", WrongPassword},
+
 		{"-ERR Login blocked", "alice", WrongPassword},
 		{"-ERR Your IP is blocked", "alice", WrongPassword},
 		{"-ERR too many failures", "alice", WrongPassword},

@@ -17,6 +17,7 @@ type Pool struct {
 	backends *Backends
 	config   Config
 	dialer   *dialer
+	texts    texts
 	members  []*member
 	tls      *tls.Config        // what the servers' configurations have in common
 	drained  *atomic.Bool       // by an operator
