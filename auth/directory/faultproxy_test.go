@@ -2,6 +2,7 @@ package directory
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -24,6 +25,7 @@ const (
 type faultProxy struct {
 	listener        net.Listener
 	network, target string
+	tls             bool
 
 	mu    sync.Mutex
 	fault fault
@@ -35,11 +37,20 @@ type faultProxy struct {
 // newFaultProxy starts a proxy before target. It ends with the test.
 func newFaultProxy(t testing.TB, network, target string) *faultProxy {
 	t.Helper()
+	return newTLSFaultProxy(t, network, target, nil)
+}
+
+// newTLSFaultProxy starts one that ends TLS, where there is a config.
+func newTLSFaultProxy(t testing.TB, network, target string, config *tls.Config) *faultProxy {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &faultProxy{listener: l, network: network, target: target, conns: make(map[net.Conn]bool)}
+	if config != nil {
+		l = tls.NewListener(l, config)
+	}
+	p := &faultProxy{listener: l, network: network, target: target, tls: config != nil, conns: make(map[net.Conn]bool)}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()

@@ -23,8 +23,9 @@ const (
 // An ldapConn is one connection. The library's requests take no context: to end raw ends them.
 type ldapConn struct {
 	*ldap.Conn
-	raw  net.Conn
-	used time.Time
+	raw    net.Conn
+	server ldapServer
+	used   time.Time
 }
 
 // end closes the connection at once. The socket goes first, or the library waits for a server that takes nothing.
@@ -140,7 +141,7 @@ func (d *ldapDialer) prepare(ctx context.Context, raw net.Conn, s ldapServer) (*
 		}
 		stream = t
 	}
-	c := &ldapConn{Conn: ldap.NewConn(stream, s.tls), raw: raw}
+	c := &ldapConn{Conn: ldap.NewConn(stream, s.tls), raw: raw, server: s}
 	c.Start()
 	err := d.login(c, config)
 	if err != nil {
@@ -210,6 +211,9 @@ func (p *ldapPool) do(ctx context.Context, use func(*ldap.Conn) error) error {
 			return nil
 		case late:
 			c.end()
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				p.leave(c.server)
+			}
 			return fmt.Errorf("%w (%w)", ctx.Err(), err)
 		case refusal(err):
 			p.give(c)
@@ -267,6 +271,21 @@ func (p *ldapPool) old() []*ldapConn {
 	dead := slices.Clone(p.idle[:n])
 	p.idle = slices.Delete(p.idle, 0, n)
 	return dead
+}
+
+// leave gives up a server that hangs: it is asked last for a while, and its connections hang most likely too.
+func (p *ldapPool) leave(s ldapServer) {
+	p.dialer.mark(s, time.Now().Add(ldapServerRest))
+	var dead []*ldapConn
+	p.mu.Lock()
+	p.idle = slices.DeleteFunc(p.idle, func(c *ldapConn) bool {
+		if c.server == s {
+			dead = append(dead, c)
+		}
+		return c.server == s
+	})
+	p.mu.Unlock()
+	endAll(dead)
 }
 
 func endAll(dead []*ldapConn) {

@@ -33,7 +33,7 @@ func TestParseStatement(t *testing.T) {
 		{driverSQLite, `SELECT '\', :user`, `SELECT '\', ?`, "user"},
 		{driverPostgres, "SELECT $$:user$$, $t$ $$ :user $t$, :user", "SELECT $$:user$$, $t$ $$ :user $t$, $1", "user"},
 		{driverPostgres, "SELECT a$b$c, :user", "SELECT a$b$c, $1", "user"}, // a name
-		{driverPostgres, "SELECT a ? :user", "SELECT a ? $1", "user"},      // jsonb has such an operator
+		{driverPostgres, "SELECT a ? :user", "SELECT a ? $1", "user"},       // jsonb has such an operator
 		{driverPostgres, "SELECT :user -- :no\n, 1", "SELECT $1 -- :no\n, 1", "user"},
 		{driverPostgres, "SELECT /* /* :no */ :no */ :user", "SELECT /* /* :no */ :no */ $1", "user"},
 		{driverSQLite, "SELECT /* /* :no */ :user", "SELECT /* /* :no */ ?", "user"},

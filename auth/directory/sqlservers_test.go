@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"database/sql"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -58,7 +57,14 @@ type daemon struct {
 	log   *bytes.Buffer
 }
 
-// up starts the server, also again, and waits until it answers. It ends with the test.
+// run starts the server for the test, with which it ends.
+func (d *daemon) run(t testing.TB) {
+	t.Helper()
+	t.Cleanup(func() { d.down(t) })
+	d.up(t)
+}
+
+// up starts the server, also again, and waits until it answers.
 func (d *daemon) up(t testing.TB) {
 	t.Helper()
 	d.log = new(bytes.Buffer)
@@ -67,14 +73,13 @@ func (d *daemon) up(t testing.TB) {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.down(t) })
 	eventuallyNil(t, filepath.Base(d.cmd.Path)+" is up", d.ready)
 }
 
 // down ends the server; its data stay.
 func (d *daemon) down(t testing.TB) {
 	t.Helper()
-	if d.cmd.ProcessState != nil {
+	if d.cmd == nil || d.cmd.Process == nil || d.cmd.ProcessState != nil {
 		return
 	}
 	end := syscall.SIGTERM
@@ -136,23 +141,11 @@ func writeText(t testing.TB, path, text string) string {
 	return path
 }
 
-// unusedPort is a port that was free just now.
-func unusedPort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
 // A database is a real one, and how to reach it.
 type database struct {
 	*daemon
 	driver       string
-	socket       string // its Unix socket
+	socket       string                      // its Unix socket
 	config       func(addr string) SQLConfig // by way of a TCP address, or "" for the socket
 	passwordFile string
 	dir          string
@@ -216,7 +209,7 @@ func newPostgres(t testing.TB) *database {
 		cmd.SysProcAttr, cmd.Dir = attr, dir
 		return cmd
 	}}
-	d.up(t)
+	d.run(t)
 	return d
 }
 
@@ -253,7 +246,7 @@ GRANT ALL ON mail.* TO 'popgate'@'%';
 		cmd.SysProcAttr, cmd.Dir = attr, dir
 		return cmd
 	}}
-	d.up(t)
+	d.run(t)
 	return d
 }
 
@@ -287,7 +280,7 @@ default_pool_size = 2
 		c.Prepare = false
 		return pinged(t, c)
 	}
-	d.up(t)
+	d.run(t)
 	return c
 }
 
