@@ -70,7 +70,7 @@ func newFile(name string, c FileConfig, log *slog.Logger) (Opened, error) {
 // the nearest domain above.
 func (f *file) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
 	t := *f.current()
-	var buf [512]byte
+	var buf [maxKey]byte
 	n := &q.Name
 	if key := userKey(buf[:0], n.Local, n.Domain); true {
 		if place, ok := t.users.find(t.arena, key, true); ok {

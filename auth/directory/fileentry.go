@@ -52,11 +52,13 @@ func (e *listed) set(column int, value string) (err error) {
 	case 9:
 		e.Tenant = value
 	case 10:
-		e.AllowNets, err = networks("allow_nets", value)
+		if e.AllowNets, err = netList("allow_nets", value); err == nil && value != "" && len(e.AllowNets) == 0 {
+			err = errors.New("has allow_nets without a network in it")
+		}
 	case 11:
-		e.Disabled, err = yes("disabled", value)
+		e.Disabled, err = truth("disabled", value)
 	case 12:
-		e.Moving, err = yes("moving", value)
+		e.Moving, err = truth("moving", value)
 	}
 	return err
 }
@@ -87,7 +89,7 @@ func (e *listed) putUser(b *builder) error {
 	if err != nil {
 		return fmt.Errorf("has the user %q: %w", clip(e.user), err)
 	}
-	var buf [512]byte
+	var buf [maxKey]byte
 	if err := b.add(&b.t.users, userKey(buf[:0], n.Local, n.Domain), &e.record); err != nil {
 		return err
 	}

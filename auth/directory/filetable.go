@@ -39,11 +39,14 @@ type index struct {
 	used  int
 }
 
+// maxKey is above the longest name of a user. Longer keys work, and cost memory at each lookup.
+const maxKey = 384
+
 func newIndex() index { return index{seed: maphash.MakeSeed(), slots: make([]uint64, 64)} }
 
 // hash does not regard the case of ASCII letters, so that a lookup may.
 func (x *index) hash(key []byte) uint64 {
-	var folded [512]byte
+	var folded [maxKey]byte
 	return maphash.Bytes(x.seed, appendLower(folded[:0], key))
 }
 
@@ -144,6 +147,7 @@ const (
 	isMoving
 	isRefused // nobody has the password
 	isMention // no entry: a domain that users are in
+	isPattern // to be filled in for the user who logs in
 
 	shared = hasBackend | hasServer | hasTLS | hasTenant | hasMaster
 )
@@ -154,6 +158,7 @@ type record struct {
 	line    int
 	refused bool
 	mention bool
+	pattern bool
 }
 
 // texts are the fields of an answer in the order of their bits.
@@ -190,7 +195,7 @@ func (t *table) at(place uint32) (r record) {
 		r.AllowNets = t.nets[next()]
 	}
 	r.Disabled, r.Moving = mask&isDisabled != 0, mask&isMoving != 0
-	r.refused, r.mention = mask&isRefused != 0, mask&isMention != 0
+	r.refused, r.mention, r.pattern = mask&isRefused != 0, mask&isMention != 0, mask&isPattern != 0
 	return r
 }
 
@@ -299,7 +304,8 @@ func (b *builder) write(key []byte, r *record) {
 		set bool
 		bit int
 	}{
-		{len(r.AllowNets) > 0, hasNets}, {r.Disabled, isDisabled}, {r.Moving, isMoving}, {r.refused, isRefused}, {r.mention, isMention},
+		{len(r.AllowNets) > 0, hasNets}, {r.Disabled, isDisabled}, {r.Moving, isMoving}, {r.refused, isRefused},
+		{r.mention, isMention}, {r.pattern, isPattern},
 	} {
 		if flag.set {
 			mask |= flag.bit
@@ -401,7 +407,7 @@ func appendLowerAny(dst []byte, s string) []byte {
 }
 
 func equalLower(a string, b []byte) bool {
-	var x, y [512]byte
+	var x, y [maxKey]byte
 	return string(appendLower(x[:0], a)) == string(appendLower(y[:0], b))
 }
 

@@ -47,10 +47,13 @@ func (c PasswdFileConfig) validate(fault func(key, problem string)) {
 	}
 }
 
+// local says that users are looked up without their domain.
+func (c PasswdFileConfig) local() bool { return strings.HasSuffix(c.UsernameFormat, "n") }
+
 // passwdFile is the source of Dovecot's passwd-file.
 type passwdFile struct {
 	*watched[*table]
-	local bool // users are looked up without their domain
+	local bool
 }
 
 // newPasswdFile reads the passwd-file of a directory; that fails where the file is bad.
@@ -64,7 +67,7 @@ func newPasswdFile(name string, c PasswdFileConfig, log *slog.Logger) (Opened, e
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{Source: &passwdFile{w, strings.HasSuffix(c.UsernameFormat, "n")}, Vary: VaryUser, Memory: true}, nil
+	return Opened{Source: &passwdFile{w, c.local()}, Vary: VaryUser, Memory: true}, nil
 }
 
 // errNoPassword is the answer for users whose line has neither a password nor nopassword, or has fail: nobody gets in, as with
@@ -78,7 +81,7 @@ func (f *passwdFile) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
 	if f.local {
 		domain = ""
 	}
-	var buf [512]byte
+	var buf [maxKey]byte
 	place, ok := t.users.find(t.arena, userKey(buf[:0], q.Name.Local, domain), true)
 	if !ok {
 		return Answer{}, auth.ErrUnknownUser
@@ -86,6 +89,9 @@ func (f *passwdFile) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
 	r := t.at(place)
 	if r.refused {
 		return Answer{}, errNoPassword
+	}
+	if r.pattern {
+		r.fill(&q.Name)
 	}
 	return r.Answer, nil
 }
@@ -127,7 +133,7 @@ func (p *passwdParser) user(line string, n int, b *builder) error {
 		return fmt.Errorf("has the user %q: %w", clip(parts[0]), err)
 	}
 	r := record{line: n}
-	x := extras{name: name, record: &r, warn: func(field, text string) { p.warn(n, field, text) }}
+	x := extras{name: name, local: p.config.local(), record: &r, warn: func(field, text string) { p.warn(n, field, text) }}
 	if len(parts) == 8 && parts[7] != "" && parts[7][0] != ':' { // that would be the old form, and mail for userdb
 		if err := x.read(parts[7]); err != nil {
 			return err
@@ -141,7 +147,7 @@ func (p *passwdParser) user(line string, n int, b *builder) error {
 	if err := x.finish(); err != nil {
 		return err
 	}
-	var buf [512]byte
+	var buf [maxKey]byte
 	if err := b.add(&b.t.users, userKey(buf[:0], name.Local, name.Domain), &r); err != nil {
 		return err
 	}

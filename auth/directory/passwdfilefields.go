@@ -12,6 +12,7 @@ import (
 // extras read the extra fields of a user's line. As with Dovecot, it is there or not that counts of those that mean yes.
 type extras struct {
 	name   auth.Name
+	local  bool // the name is looked up without a domain, and %u and %d are those of who logs in
 	record *record
 	warn   func(field, text string)
 
@@ -45,13 +46,13 @@ func (x *extras) set(key, value string) (err error) {
 	case "port":
 		x.port, err = x.expand(key, value)
 	case "user":
-		x.user, err = x.expand(key, value)
+		x.user, err = x.later(key, value)
 	case "destuser":
-		a.User, err = x.expand(key, value)
+		a.User, err = x.later(key, value)
 	case "pass":
-		a.Secret, err = x.expand(key, value)
+		a.Secret, err = x.later(key, value)
 	case "master":
-		a.Master, err = x.expand(key, value)
+		a.Master, err = x.later(key, value)
 	case "ssl", "starttls":
 		if value == "any-cert" {
 			x.warn(key+"=any-cert", "popgate checks the server's certificate as the route's backend says")
@@ -89,42 +90,71 @@ func (x *extras) unknown(key string) {
 	}
 }
 
-// expand puts what is known at once into a value: %u, %n, %d and %%, with L for lower case.
-func (x *extras) expand(key, value string) (string, error) {
-	if strings.IndexByte(value, '%') < 0 {
+// later expands a value, or leaves that to the lookup where it depends on who logs in.
+func (x *extras) later(key, value string) (string, error) {
+	expanded, err := x.expand(key, value)
+	if x.local && err == nil {
+		x.record.pattern = x.record.pattern || strings.IndexByte(value, '%') >= 0
 		return value, nil
 	}
-	var out strings.Builder
-	for i := 0; i < len(value); i++ {
-		if value[i] != '%' {
-			out.WriteByte(value[i])
-			continue
-		}
-		rest := value[i+1:]
-		text, n := x.variable(rest)
-		if n == 0 {
-			// Not the value, for it may be a password.
-			return "", fmt.Errorf("has a %% in %s that popgate cannot fill in: there are %%u, %%n, %%d and %%%%", key)
-		}
-		out.WriteString(text)
-		i += n
-	}
-	return out.String(), nil
+	return expanded, err
 }
 
-// variable reads what stands behind a %, and says how long it was; 0 is unknown.
-func (x *extras) variable(s string) (text string, n int) {
+// expand puts what is known of the user into a value.
+func (x *extras) expand(key, value string) (string, error) {
+	text, ok := expandPercent(value, &x.name)
+	if !ok {
+		// Not the value, for it may be a password.
+		return "", fmt.Errorf("has a %% in %s that popgate cannot fill in: there are %%u, %%n, %%d and %%%%", key)
+	}
+	return text, nil
+}
+
+// expandPercent fills in Dovecot's %u, %n, %d and %%, with L for lower case; ok says that there was nothing else.
+func expandPercent(value string, n *auth.Name) (text string, ok bool) {
+	if strings.IndexByte(value, '%') < 0 {
+		return value, true
+	}
+	var out strings.Builder
+	for rest := value; rest != ""; {
+		before, behind, found := strings.Cut(rest, "%")
+		out.WriteString(before)
+		if !found {
+			break
+		}
+		text, size := percent(behind, n)
+		if size == 0 {
+			return "", false
+		}
+		out.WriteString(text)
+		rest = behind[size:]
+	}
+	return out.String(), true
+}
+
+// percent reads what stands behind a %, and says how long it was; 0 is unknown.
+func percent(s string, n *auth.Name) (text string, size int) {
 	for _, v := range [...]struct{ name, text string }{
 		{"%", "%"},
-		{"u", x.name.Full()}, {"Lu", string(appendLower(nil, x.name.Full()))}, {"{user}", x.name.Full()},
-		{"n", x.name.Local}, {"Ln", string(appendLower(nil, x.name.Local))}, {"{username}", x.name.Local},
-		{"d", x.name.Domain}, {"Ld", x.name.Domain}, {"{domain}", x.name.Domain},
+		{"u", n.Full()}, {"Lu", lowered(n.Full())}, {"{user}", n.Full()},
+		{"n", n.Local}, {"Ln", lowered(n.Local)}, {"{username}", n.Local},
+		{"d", n.Domain}, {"Ld", n.Domain}, {"{domain}", n.Domain},
 	} {
 		if strings.HasPrefix(s, v.name) {
 			return v.text, len(v.name)
 		}
 	}
 	return "", 0
+}
+
+func lowered(s string) string { return string(appendLower(nil, s)) }
+
+// fill does for a record what was left to the lookup. Dovecot has lowered the user's name by then.
+func (r *record) fill(n *auth.Name) {
+	low := auth.Name{Local: lowered(n.Local), Domain: n.Domain}
+	for _, text := range []*string{&r.User, &r.Secret, &r.Master} {
+		*text, _ = expandPercent(*text, &low)
+	}
 }
 
 // nowhere is a network that no client is in.
@@ -138,7 +168,7 @@ func (x *extras) networks(value string) ([]netip.Prefix, error) {
 			rest = append(rest, word)
 		}
 	}
-	nets, err := networks("allow_nets", strings.Join(rest, ","))
+	nets, err := netList("allow_nets", strings.Join(rest, ","))
 	if err == nil && len(nets) == 0 {
 		nets = []netip.Prefix{nowhere}
 	}

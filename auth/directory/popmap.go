@@ -31,11 +31,11 @@ func newPopmap(name string, c PopmapConfig, log *slog.Logger) (Opened, error) {
 // Lookup tries the query keys in their order.
 func (m *popmap) Lookup(ctx context.Context, q *auth.Query) (Answer, error) {
 	t := *m.current()
-	user, err := m.p.rewrite(ctx, lookupState, m.p.name(q), q)
+	var name, buf [maxKey]byte
+	user, err := m.p.rewrite(ctx, lookupState, m.p.name(name[:0], &q.Name), q.Client)
 	if err != nil {
 		return Answer{}, err
 	}
-	var buf [512]byte
 	for _, format := range m.p.keys {
 		key := m.p.key(buf[:0], format, user, q.Client)
 		if place, ok := t.users.find(t.arena, key, !format.domainOnly); ok {
@@ -52,12 +52,12 @@ func (m *popmap) KnowsDomain(_ context.Context, domain string) (bool, error) {
 	if t.knows(domain) {
 		return true, nil
 	}
-	var buf [512]byte
+	var buf [maxKey]byte
 	for _, format := range m.p.keys {
 		if !format.domainOnly {
 			continue
 		}
-		if _, ok := t.users.find(t.arena, m.p.key(buf[:0], format, m.p.delimiter+domain, nil), false); ok {
+		if _, ok := t.users.find(t.arena, m.p.key(buf[:0], format, []byte(m.p.delimiter+domain), nil), false); ok {
 			return true, nil
 		}
 	}
@@ -109,6 +109,3 @@ func popmapLine(text string, n int, b *builder, p *perdition) error {
 	}
 	return b.mention(domain, n)
 }
-
-// maxKey is above the longest user name.
-const maxKey = 512

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -177,32 +178,31 @@ func newPerdition(c *PopmapConfig) *perdition {
 	return p
 }
 
-// name is a user's name as Perdition would be told it.
-func (p *perdition) name(q *auth.Query) string {
-	if q.Name.Domain == "" {
-		return q.Name.Local
+// name appends a user's name as Perdition would be told it to dst.
+func (p *perdition) name(dst []byte, n *auth.Name) []byte {
+	dst = append(dst, n.Local...)
+	if n.Domain != "" {
+		dst = append(append(dst, p.delimiter...), n.Domain...)
 	}
-	return q.Name.Local + p.delimiter + q.Name.Domain
+	return dst
 }
 
-// rewrite strips, adds and lowers as configured for a state.
-func (p *perdition) rewrite(ctx context.Context, s state, user string, q *auth.Query) (string, error) {
+// rewrite strips, adds and lowers as configured for a state. It may use the memory of user.
+func (p *perdition) rewrite(ctx context.Context, s state, user []byte, c *auth.Client) ([]byte, error) {
 	if p.strip&s != 0 {
-		if i := strings.LastIndex(user, p.delimiter); i >= 0 {
-			user = user[:i]
-		}
+		user, _ = p.cut(user)
 	}
-	if p.add&s != 0 && !strings.Contains(user, p.delimiter) {
-		domain, err := p.domain(ctx, q.Client)
+	if p.add&s != 0 && bytes.Index(user, []byte(p.delimiter)) < 0 {
+		domain, err := p.domain(ctx, c)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if domain != "" {
-			user += p.delimiter + domain
+			user = append(append(user, p.delimiter...), domain...)
 		}
 	}
 	if p.lower&s != 0 {
-		user = string(appendLower(nil, user))
+		user = appendLower(nil, user)
 	}
 	return user, nil
 }
@@ -227,7 +227,7 @@ func (p *perdition) domain(ctx context.Context, c *auth.Client) (string, error) 
 }
 
 // key appends what a query key makes of a name to dst. client may be nil for keys of the domain alone.
-func (p *perdition) key(dst []byte, k queryKey, user string, client *auth.Client) []byte {
+func (p *perdition) key(dst []byte, k queryKey, user []byte, client *auth.Client) []byte {
 	for i, c := range k.letters {
 		dst = append(dst, k.texts[i]...)
 		switch c {
@@ -262,10 +262,10 @@ func appendAddr(dst []byte, a netip.AddrPort) []byte {
 }
 
 // cut parts a name at its last delimiter.
-func (p *perdition) cut(user string) (local, domain string) {
-	i := strings.LastIndex(user, p.delimiter)
+func (p *perdition) cut(user []byte) (local, domain []byte) {
+	i := bytes.LastIndex(user, []byte(p.delimiter))
 	if i < 0 {
-		return user, ""
+		return user, nil
 	}
 	return user[:i], user[i+len(p.delimiter):]
 }
@@ -278,11 +278,11 @@ func (p *perdition) answer(ctx context.Context, a Answer, q *auth.Query) (Answer
 	if (p.strip|p.add|p.lower)&loginState == 0 {
 		return a, nil
 	}
-	user := a.User
-	if user == "" {
-		user = p.name(q)
+	user := []byte(a.User)
+	if a.User == "" {
+		user = p.name(nil, &q.Name)
 	}
-	var err error
-	a.User, err = p.rewrite(ctx, loginState, user, q)
+	user, err := p.rewrite(ctx, loginState, user, q.Client)
+	a.User = string(user)
 	return a, err
 }

@@ -48,7 +48,7 @@ func newPopmapRE(name string, c PopmapConfig, log *slog.Logger) (Opened, error) 
 // Lookup tries the query keys in their order, each on all rules.
 func (m *popmapRE) Lookup(ctx context.Context, q *auth.Query) (Answer, error) {
 	r := *m.current()
-	user, err := m.p.rewrite(ctx, lookupState, m.p.name(q), q)
+	user, err := m.p.rewrite(ctx, lookupState, m.p.name(nil, &q.Name), q.Client)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -78,7 +78,7 @@ func (m *popmapRE) KnowsDomain(_ context.Context, domain string) (bool, error) {
 		if !format.domainOnly {
 			continue
 		}
-		key := m.p.key(nil, format, m.p.delimiter+domain, nil)
+		key := m.p.key(nil, format, []byte(m.p.delimiter+domain), nil)
 		for i := range r.list {
 			if names(r.list[i].re, domain) && r.list[i].re.Match(key) {
 				return true, nil
