@@ -29,6 +29,7 @@ func (a *attempt) diagnose(e *Error) {
 	}
 	switch {
 	case errors.Is(e.Err, errHeader):
+		a.uninformed()
 		a.advise(warnProxy, "backend seems not to expect PROXY headers; nobody can log in there", proxyFix, cause)
 	case errors.Is(e.Err, errNoSTLS):
 		a.advise(warnSTLS, "backend refuses STLS; nobody can log in there", stlsFix, cause)
@@ -53,6 +54,7 @@ func (a *attempt) goneBehindHeader(e *Error) {
 		a.member.server.suspect()
 		return
 	}
+	a.uninformed()
 	a.advise(warnProxy, "backend closes connections that begin with a PROXY header", proxyFix, slog.Any("cause", e))
 }
 

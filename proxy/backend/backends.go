@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -36,6 +37,7 @@ type Backends struct {
 	drained map[string]*atomic.Bool // by an operator, by backend; those of the view in use
 
 	guests guests
+	good   goodLogins
 }
 
 type serverID struct{ backend, address string }
@@ -55,6 +57,7 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 		servers: map[serverID]*server{},
 		drained: map[string]*atomic.Bool{},
 		guests:  newGuests(),
+		good:    goodLogins{seed: maphash.MakeSeed(), slots: make([]atomic.Uint64, goodSlots)},
 	}
 	b.view.Store(&View{})
 	if reg != nil {

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -83,7 +84,7 @@ func site(addr netip.Addr) netip.Prefix {
 // failedLogin draws the conclusions about a server that greeted a login, and then failed it.
 func (a *attempt) failedLogin(e *Error) {
 	limit := a.pool.config.BreakerNetworks
-	if a.greeted.IsZero() || limit == 0 || e.Kind != Temporary && e.Kind != Protocol {
+	if a.greeted.IsZero() || limit == 0 || errors.Is(e.Err, errBanned) || e.Kind != Temporary && e.Kind != Protocol {
 		return
 	}
 	s, b := a.member.server, a.pool.backends

@@ -102,15 +102,21 @@ func clip(s string, limit int) string {
 // +OK all the same and ignore the command. The login goes on, for users must get their mail.
 func (a *attempt) xclient(ctx context.Context) error {
 	if !a.offersXClient {
+		a.uninformed()
 		a.member.server.tally().noClient.Add(1)
 		a.advise(warnXClient, "backend does not offer XCLIENT; its logs and limits see popgate in place of the clients",
 			"put popgate's address into Dovecot's login_trusted_networks there")
 		return nil
 	}
 	r, err := a.command(ctx, appendXClient(a.line[:0], a.req))
-	if err != nil || r.OK {
+	if err != nil {
 		return err
 	}
+	if r.OK {
+		a.informed()
+		return nil
+	}
+	a.uninformed()
 	a.advise(warnXClientRefused, "backend refuses XCLIENT; nobody can log in there",
 		"see the server's log, or write client_info: none for this backend here", slog.String("answer", replyText(r)))
 	return &Error{Kind: Temporary, Reply: r}

@@ -21,7 +21,7 @@ type dialer struct {
 	bound    bool         // to sources
 	v4, v6   []net.Dialer // one a source
 	turn     atomic.Uint32
-	connect  func(ctx context.Context, d *dialer, to netip.AddrPort) (net.Conn, error)
+	connect  func(ctx context.Context, d *dialer, to netip.AddrPort, text string) (net.Conn, error)
 	backends *Backends
 }
 
@@ -53,7 +53,7 @@ func newDialer(b *Backends, c *Config) *dialer {
 // beside it when it takes its time.
 func dial(ctx context.Context, d *dialer, a address) (net.Conn, error) {
 	if a.ip.IsValid() {
-		return d.connect(ctx, d, a.ip)
+		return d.connect(ctx, d, a.ip, a.text)
 	}
 	ips, err := d.backends.addresses(ctx, a)
 	if err != nil {
@@ -83,7 +83,8 @@ type dialed struct {
 // race connects to the first of ips that answers.
 func (d *dialer) race(ctx context.Context, ips []netip.Addr, port uint16) (net.Conn, netip.Addr, error) {
 	if len(ips) == 1 {
-		c, err := d.connect(ctx, d, netip.AddrPortFrom(ips[0], port))
+		to := netip.AddrPortFrom(ips[0], port)
+		c, err := d.connect(ctx, d, to, to.String())
 		return c, ips[0], err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -114,7 +115,7 @@ func (d *dialer) race(ctx context.Context, ips []netip.Addr, port uint16) (net.C
 
 // runner is one of a race. It ends with the race, at the latest.
 func (d *dialer) runner(ctx context.Context, to netip.AddrPort, results chan<- dialed, over <-chan struct{}) {
-	c, err := d.connect(ctx, d, to)
+	c, err := d.connect(ctx, d, to, to.String())
 	select {
 	case results <- dialed{c, to.Addr(), err}:
 	case <-over:
@@ -139,11 +140,11 @@ func telling(failed []error) error {
 	return errors.Join(theirs...)
 }
 
-// connect connects to one address. It leaves the choice of the local port to connect(2), with source addresses too: a port
+// connect connects to one address, which text is as well. It leaves the choice of the local port to connect(2), with source addresses too: a port
 // that is bound first would be one for all servers together, of which there are some 28,000.
-func connect(ctx context.Context, d *dialer, to netip.AddrPort) (net.Conn, error) {
+func connect(ctx context.Context, d *dialer, to netip.AddrPort, text string) (net.Conn, error) {
 	if !d.bound {
-		return d.plain.DialContext(ctx, "tcp", to.String())
+		return d.plain.DialContext(ctx, "tcp", text)
 	}
 	sources := d.v6
 	if to.Addr().Unmap().Is4() {
@@ -155,7 +156,7 @@ func connect(ctx context.Context, d *dialer, to netip.AddrPort) (net.Conn, error
 	first := d.turn.Add(1)
 	var failed error
 	for i := range uint32(len(sources)) {
-		c, err := sources[(first+i)%uint32(len(sources))].DialContext(ctx, "tcp", to.String())
+		c, err := sources[(first+i)%uint32(len(sources))].DialContext(ctx, "tcp", text)
 		if err == nil || !noPort(err) {
 			return c, err
 		}

@@ -45,7 +45,7 @@ func (c counted) Close() error {
 	return nil
 }
 
-func (n *network) connect(ctx context.Context, _ *dialer, to netip.AddrPort) (net.Conn, error) {
+func (n *network) connect(ctx context.Context, _ *dialer, to netip.AddrPort, _ string) (net.Conn, error) {
 	ip := to.Addr().String()
 	n.mu.Lock()
 	n.tried = append(n.tried, ip)

@@ -75,6 +75,9 @@ var (
 	openedDesc = prometheus.NewDesc("popgate_backend_breaker_opened_total",
 		"Times that the server was passed over because it failed the logins of many client networks.",
 		[]string{"backend", "server"}, nil)
+	bannedDesc = prometheus.NewDesc("popgate_backend_banned",
+		"Whether the server seems to have banned popgate: it refuses passwords that it took before, or clients' addresses.",
+		[]string{"backend", "server"}, nil)
 	turnedDesc = prometheus.NewDesc("popgate_backend_turned_away_total",
 		"Logins that did not get a place or a turn at the server in time, by the limit.",
 		[]string{"backend", "server", "limit"}, nil)
@@ -86,7 +89,7 @@ type collector struct{ b *Backends }
 // Describe names all that Collect gives.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc, openedDesc,
+		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc, openedDesc, bannedDesc,
 	} {
 		ch <- d
 	}
@@ -96,7 +99,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range c.b.view.Load().list {
 		for _, m := range p.members {
-			m.server.collect(ch, p.config.ClientInfo == ClientXClient)
+			m.server.collect(ch, p)
 		}
 	}
 	c.b.guests.collect(ch, c.b.view.Load())
@@ -108,21 +111,23 @@ func (g *guests) collect(ch chan<- prometheus.Metric, v *View) {
 	defer g.mu.Unlock()
 	for name, n := range g.counts {
 		if p := v.pools[name]; p != nil {
-			var taken, waiting int64
+			var taken, waiting, banned int64
 			for at := g.byUse.Front(); at != nil; at = at.Next() {
 				if one := at.Value.(*guest); one.id.backend == name {
 					taken += one.member.server.places.taken.Load()
 					waiting += one.member.server.places.waiting.Load()
+					banned += one.member.server.banned(p)
 				}
 			}
 			gauge(ch, sessionsDesc, taken, name, labelDirectory)
 			gauge(ch, queueDesc, waiting, name, labelDirectory)
+			gauge(ch, bannedDesc, banned, name, labelDirectory)
 			n.collect(ch, name, labelDirectory, p.config.ClientInfo == ClientXClient)
 		}
 	}
 }
 
-func (s *server) collect(ch chan<- prometheus.Metric, xclient bool) {
+func (s *server) collect(ch chan<- prometheus.Metric, p *Pool) {
 	up := 0.0
 	if s.up() {
 		up = 1
@@ -130,7 +135,16 @@ func (s *server) collect(ch chan<- prometheus.Metric, xclient bool) {
 	ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, up, s.backend, s.address)
 	gauge(ch, sessionsDesc, s.places.taken.Load(), s.backend, s.address)
 	gauge(ch, queueDesc, s.places.waiting.Load(), s.backend, s.address)
-	s.counts.collect(ch, s.backend, s.address, xclient)
+	gauge(ch, bannedDesc, s.banned(p), s.backend, s.address)
+	s.counts.collect(ch, s.backend, s.address, p.config.ClientInfo == ClientXClient)
+}
+
+// banned is 1 where the server seems to have banned popgate.
+func (s *server) banned(p *Pool) int64 {
+	if s.ban.believed(p.backends.now()) || s.deafTo(&p.config) {
+		return 1
+	}
+	return 0
 }
 
 func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, value int64, labels ...string) {

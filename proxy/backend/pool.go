@@ -126,9 +126,11 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 			conn, err := a.login(ctx)
 			if err == nil {
 				a.succeeded()
+				a.acceptedLogin()
 				return conn, nil
 			}
 			c.server.places.give()
+			a.refusedLogin(err)
 			a.failedLogin(err)
 			if a.passed || err.Kind == WrongPassword {
 				// The answer to the password counts, or what was refused as wrong behind a failover could be guessed on

@@ -18,6 +18,10 @@ type server struct {
 	// sickUntil is the same for a server that greets and yet fails logins.
 	sickUntil atomic.Int64
 	breaker   breaker
+	ban       ban
+	// informed is the client_info that the server took last, nil for none; deaf is that it takes it no more.
+	informed atomic.Pointer[string]
+	deaf     atomic.Bool
 	// since is when the server came back, or was added by a reload, by Backends.now; 0 where it was there all the time.
 	since atomic.Int64
 	// fallen is that the server is dead for more than being busy.

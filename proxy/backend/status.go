@@ -74,6 +74,7 @@ const (
 	StateStarting = "starting"
 	StateDown     = "down"
 	StateFailing  = "failing"
+	StateBanned   = "banned"
 )
 
 // Status returns the state of all backends of the view, in the order of the configuration.
@@ -127,6 +128,8 @@ func (p *Pool) state(m *member) string {
 	switch {
 	case m.server.deadUntil.Load() != 0:
 		return StateDown
+	case m.server.ban.believed(p.backends.now()):
+		return StateBanned
 	case m.server.sickUntil.Load() != 0:
 		return StateFailing
 	case p.share(m) < 1:
@@ -141,7 +144,20 @@ func (b *Backends) Status() []Status { return b.view.Load().Status() }
 // Trouble says what is not as it should be with the backends in use, a sentence each.
 func (b *Backends) Trouble() []string {
 	var notes []string
-	for _, s := range b.Status() {
+	v := b.view.Load()
+	for _, p := range v.list {
+		for _, m := range append(b.guests.of(p.config.Name), p.members...) {
+			if m.server.ban.believed(b.now()) {
+				notes = append(notes, fmt.Sprintf("backend %s: %s refuses passwords that it took before; it seems to have banned popgate",
+					p.config.Name, m.address.text))
+			}
+			if m.server.deafTo(&p.config) {
+				notes = append(notes, fmt.Sprintf("backend %s: %s no longer takes clients' addresses (client_info: %s)",
+					p.config.Name, m.address.text, p.config.ClientInfo))
+			}
+		}
+	}
+	for _, s := range v.Status() {
 		switch {
 		case s.Drained:
 			notes = append(notes, fmt.Sprintf("backend %s: drained, nobody can log in", s.Name))
