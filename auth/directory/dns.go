@@ -62,7 +62,7 @@ func resolverAddress(text string) (string, error) {
 
 // newDNS makes the source of a section. It asks nobody yet.
 func newDNS(_ string, c DNSConfig, _ *slog.Logger) (Opened, error) {
-	d := &dnsSource{services: c.Services, find: systemSRV, known: make(map[string]srvAnswer)}
+	d := &dnsSource{services: c.Services, find: system{net.DefaultResolver}.srv, known: make(map[string]srvAnswer)}
 	if c.Resolver != "" {
 		address, err := resolverAddress(c.Resolver)
 		if err != nil {

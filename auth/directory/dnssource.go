@@ -161,9 +161,11 @@ func srvScore(r net.SRV, user string) float64 {
 	return -weight / math.Log(chance)
 }
 
-// systemSRV asks as the system is set up.
-func systemSRV(ctx context.Context, name string) (srvAnswer, error) {
-	_, found, err := net.DefaultResolver.LookupSRV(ctx, "", "", name)
+// A system asks as the system is set up.
+type system struct{ *net.Resolver }
+
+func (s system) srv(ctx context.Context, name string) (srvAnswer, error) {
+	_, found, err := s.LookupSRV(ctx, "", "", name)
 	if err != nil {
 		var of *net.DNSError
 		if errors.As(err, &of) && of.IsNotFound {
@@ -211,7 +213,7 @@ func (r resolver) ask(ctx context.Context, network string, question *dns.Msg) (*
 	done := untilDone(ctx, conn.Conn)
 	defer conn.Close()
 	resp, _, err := c.ExchangeWithConnContext(ctx, question, conn)
-	if done() && ctx.Err() != nil {
+	if done() || err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	return resp, err

@@ -45,7 +45,7 @@ func newNginx(t *testing.T, asked net.Addr, backend, caFile string, server tls.C
 	}
 	cert, key := writePair(t, server)
 	dir := serverDir(t)
-	n := &nginx{plain: unusedPort(t), secure: unusedPort(t), certified: unusedPort(t), proxied: unusedPort(t), auth: unusedPort(t)}
+	n := &nginx{plain: loopbackPort(t), secure: loopbackPort(t), certified: loopbackPort(t), proxied: loopbackPort(t), auth: loopbackPort(t)}
 	host, port, _ := net.SplitHostPort(backend)
 	conf := writeText(t, filepath.Join(dir, "nginx.conf"), fmt.Sprintf(`
 load_module %s;

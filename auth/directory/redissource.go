@@ -93,9 +93,9 @@ func dialRedis(ctx context.Context, network, addr string, t *tls.Config) (net.Co
 	return secure, nil
 }
 
-// Lookup reads the user's key.
-func (r *redisSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error) {
-	key := r.key.fill(func(name string) string {
+// keyOf is the key of the user of q.
+func (r *redisSource) keyOf(q *auth.Query) string {
+	return r.key.fill(func(name string) string {
 		value := q.Name.Typed
 		switch name {
 		case "local":
@@ -108,8 +108,13 @@ func (r *redisSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error)
 		}
 		return value
 	})
+}
+
+// Lookup reads the user's key.
+func (r *redisSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error) {
+	key := r.keyOf(q)
 	answer, err := r.read(ctx, key)
-	if errors.Is(err, redis.Nil) {
+	if errors.Is(err, errNoKey) {
 		return Answer{}, fmt.Errorf("%w: there is no key %q", auth.ErrUnknownUser, key)
 	}
 	if err != nil {
@@ -118,10 +123,17 @@ func (r *redisSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error)
 	return answer, nil
 }
 
-// read reads a key; redis.Nil means that there is none.
+// errNoKey means that Redis has answered, and has no such key. It is not redis.Nil: the library wraps that in the error of a
+// Sentinel which knows no such master.
+var errNoKey = errors.New("no such key")
+
+// read reads a key.
 func (r *redisSource) read(ctx context.Context, key string) (Answer, error) {
 	if r.config.Type == redisJSON {
 		text, err := r.client.Get(ctx, key).Bytes()
+		if err == redis.Nil { // itself, and nothing that wraps it
+			return Answer{}, errNoKey
+		}
 		if err != nil {
 			return Answer{}, err
 		}
@@ -133,7 +145,7 @@ func (r *redisSource) read(ctx context.Context, key string) (Answer, error) {
 		return Answer{}, err
 	}
 	if len(values) == 0 { // there are no empty hashes
-		return Answer{}, redis.Nil
+		return Answer{}, errNoKey
 	}
 	var f fields
 	for _, name := range slices.Sorted(maps.Keys(values)) {
