@@ -49,10 +49,18 @@ func TestHTTPValidate(t *testing.T) {
 		{func(c *HTTPConfig) { c.TLSCA = "x" }, "tls_ca"},
 		{func(c *HTTPConfig) { c.TLSCert = "x" }, "tls_cert tls_cert"},
 		{func(c *HTTPConfig) { c.URL, c.TLSKey = "https://x/", "x" }, "tls_cert"},
-		{func(c *HTTPConfig) { c.Headers = []HTTPHeader{{Name: "X-Key", Value: "v"}, {Name: "X-Key", ValueFile: "f"}} }, ""},
-		{func(c *HTTPConfig) { c.Headers = []HTTPHeader{{Name: "X Key", Value: "v"}, {Name: "X:", Value: "v"}, {Value: "v"}} }, "headers[0].name headers[1].name headers[2].name"},
-		{func(c *HTTPConfig) { c.Headers = []HTTPHeader{{Name: "auth-user", Value: "v"}, {Name: "HOST", Value: "v"}} }, "headers[0].name headers[1].name"},
-		{func(c *HTTPConfig) { c.Headers = []HTTPHeader{{Name: "X"}, {Name: "X", Value: "v", ValueFile: "f"}, {Name: "X", Value: "a\r\nb"}} }, "headers[0].value headers[1].value headers[2].value"},
+		{func(c *HTTPConfig) {
+			c.Headers = []HTTPHeader{{Name: "X-Key", Value: "v"}, {Name: "X-Key", ValueFile: "f"}}
+		}, ""},
+		{func(c *HTTPConfig) {
+			c.Headers = []HTTPHeader{{Name: "X Key", Value: "v"}, {Name: "X:", Value: "v"}, {Value: "v"}}
+		}, "headers[0].name headers[1].name headers[2].name"},
+		{func(c *HTTPConfig) {
+			c.Headers = []HTTPHeader{{Name: "auth-user", Value: "v"}, {Name: "HOST", Value: "v"}}
+		}, "headers[0].name headers[1].name"},
+		{func(c *HTTPConfig) {
+			c.Headers = []HTTPHeader{{Name: "X"}, {Name: "X", Value: "v", ValueFile: "f"}, {Name: "X", Value: "a\r\nb"}}
+		}, "headers[0].value headers[1].value headers[2].value"},
 	} {
 		c := defaultHTTP()
 		c.URL = "http://127.0.0.1:9000/auth"
