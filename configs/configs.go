@@ -117,7 +117,7 @@ func elements() map[reflect.Type]reflect.Value {
 	values := map[reflect.Type]reflect.Value{}
 	for _, e := range []any{
 		proxy.DefaultListener(), certs.Files{}, certs.Issuer{}, backend.DefaultConfig(), backend.DefaultServerConfig(),
-		directory.DefaultConfig(), route.DefaultConfig(),
+		directory.DefaultConfig(), directory.HTTPHeader{}, route.DefaultConfig(),
 	} {
 		values[reflect.TypeOf(e)] = reflect.ValueOf(e)
 	}

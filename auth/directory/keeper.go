@@ -168,19 +168,35 @@ func (k *Keeper) close(co *core) {
 	}
 }
 
-// Use makes v the directories whose work Run does, and which metrics and Trouble show. Those of earlier views go on answering
-// the sessions that hold them.
+// Use makes v the directories whose work Run does, and which metrics and Trouble show. A directory that was in use before looks
+// for news at once, if it is of the kind that does. Those of earlier views go on answering the sessions that hold them.
 func (k *Keeper) Use(v *View) {
-	if earlier := k.view.Swap(v); earlier != nil {
+	earlier := k.view.Swap(v)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if earlier != nil {
 		for _, d := range earlier.list {
-			if v.Directory(d.Name) == nil {
+			switch v.Directory(d.Name) {
+			case nil:
 				k.seconds.DeleteLabelValues(d.Name)
+			case d:
+				k.reload(d.core)
 			}
 		}
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.start(v)
+}
+
+// reload has the source of a directory that stays look for news at once. It says by itself what it finds. The caller holds mu.
+func (k *Keeper) reload(co *core) {
+	reloader, ok := co.asker.source.Source.(Reloader)
+	if !ok || k.running == nil || !co.asker.begin() {
+		return
+	}
+	k.work.Go(func() { // not here: to read a large file takes its time
+		defer co.asker.flying.Done()
+		_ = reloader.Reload() // Trouble says so from now on
+	})
 }
 
 // start starts the work of the sources that have some. The caller holds mu.
@@ -227,7 +243,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
-// Trouble says which of the directories in use could not answer the last time, a line each; nil when all could.
+// Trouble says what is wrong with which of the directories in use, a line each; nil when nothing is.
 func (k *Keeper) Trouble() error {
 	v := k.view.Load()
 	if v == nil {
@@ -235,9 +251,7 @@ func (k *Keeper) Trouble() error {
 	}
 	var all []error
 	for _, d := range v.list {
-		if err := d.Trouble(); err != nil {
-			all = append(all, err)
-		}
+		all = append(all, d.Trouble()) // Join leaves out the nils
 	}
 	return errors.Join(all...)
 }

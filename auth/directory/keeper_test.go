@@ -38,8 +38,23 @@ func eventually(t *testing.T, what string, is func() bool) {
 // runner is a source with work of its own.
 type runner struct {
 	fakeSource
-	runs, running atomic.Int64
+	runs, running, reloads atomic.Int64
+	troubled               atomic.Bool
 }
+
+func (r *runner) Reload() error {
+	r.reloads.Add(1)
+	return nil
+}
+
+func (r *runner) Trouble() error {
+	if r.troubled.Load() {
+		return errors.New("line 7 is no user")
+	}
+	return nil
+}
+
+func (r *runner) Domains() []string { return []string{"example.org"} }
 
 func (r *runner) Run(ctx context.Context) error {
 	r.runs.Add(1)
@@ -96,6 +111,15 @@ func TestSourcesClose(t *testing.T) {
 		t.Errorf("the one in use was closed %d times, the one not used ran %d times", after.closed.Load(), never.runs.Load())
 	}
 	held := k.view.Load()
+	k.Use(held)
+	eventually(t, "the one that stays looks for news", func() bool { return after.reloads.Load() == 1 })
+	after.troubled.Store(true)
+	if err := k.Trouble(); err == nil || err.Error() != "directory users: line 7 is no user" {
+		t.Errorf("what a source says of itself: %v", err)
+	}
+	if got := held.Directory("users").Domains(); len(got) != 1 || before.reloads.Load() != 0 {
+		t.Errorf("domains %q; the one of before looked for news %d times", got, before.reloads.Load())
+	}
 	stop()
 	if after.closed.Load() != 1 || after.running.Load() != 0 || after.runs.Load() != 1 {
 		t.Errorf("after the end: closed %d times, %d at work, begun %d times", after.closed.Load(), after.running.Load(), after.runs.Load())

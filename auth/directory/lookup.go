@@ -133,5 +133,25 @@ func (d *Directory) Refresh(q *auth.Query) {
 	}
 }
 
-// Trouble says why the source could not answer its last lookup; nil when it did, or was not asked yet.
-func (d *Directory) Trouble() error { return d.asker.health.cause() }
+// Trouble says why the source could not answer its last lookup, or what is wrong with it while it goes on answering; nil when
+// nothing is.
+func (d *Directory) Trouble() error {
+	if err := d.asker.health.cause(); err != nil {
+		return err
+	}
+	if t, ok := d.asker.source.Source.(Troubled); ok {
+		if err := t.Trouble(); err != nil {
+			return fmt.Errorf("directory %s: %w", d.Name, err)
+		}
+	}
+	return nil
+}
+
+// Domains lists the domains that the directory has users in, in order; none where it cannot list them.
+func (d *Directory) Domains() []string {
+	defer runtime.KeepAlive(d)
+	if l, ok := d.asker.source.Source.(DomainLister); ok {
+		return l.Domains()
+	}
+	return nil
+}

@@ -56,6 +56,8 @@ func directed(t testing.TB, directories map[string]*fakeDirectory, configs ...Co
 	return tab
 }
 
+func (f *fakeDirectory) Domains() []string { return f.domains }
+
 func TestDirected(t *testing.T) {
 	gone := fmt.Errorf("%w: connection refused", auth.ErrDirectoryDown)
 	first := &fakeDirectory{
@@ -160,6 +162,9 @@ func TestDirectoriesKnowDomains(t *testing.T) {
 		if got := tab.Knows(domain); got != want {
 			t.Errorf("Knows(%q) = %t", domain, got)
 		}
+	}
+	if got := tab.Domains(); !slices.Equal(got, []string{"example.edu", "example.net", "example.org"}) {
+		t.Errorf("Domains() = %q", got)
 	}
 }
 

@@ -177,8 +177,18 @@ func (t *Table) Knows(domain string) bool {
 	return slices.ContainsFunc(t.knowers, func(k Directory) bool { return k.KnowsDomain(d) })
 }
 
-// Domains lists the domains that routes name, in order. Those that a "*." pattern stands for cannot be listed.
-func (t *Table) Domains() []string { return slices.Sorted(maps.Keys(t.exact)) }
+// Domains lists the domains that routes name, and those of the directories that Knows asks, as far as they can list them; in
+// order. Those that a "*." pattern stands for cannot be listed.
+func (t *Table) Domains() []string {
+	all := slices.Collect(maps.Keys(t.exact))
+	for _, k := range t.knowers {
+		if lister, ok := k.(interface{ Domains() []string }); ok {
+			all = append(all, lister.Domains()...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
 
 // parent is the domain above d, "" for a top one.
 func parent(d string) string {

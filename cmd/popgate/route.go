@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -162,7 +161,10 @@ func explain(ctx context.Context, w io.Writer, c *configs.Config, q auth.Query) 
 	} else {
 		row("servers", strings.Join(servers(c, answer.Backend, answer.Account), ", ")+" (in the order they are tried)")
 	}
-	row("is told", told(answer.Login, last.Username))
+	row("is told", told(answer.Login))
+	if last.Username == "" {
+		row("", "(the directory names it)")
+	}
 	for _, r := range []struct{ key, value string }{{"tenant", answer.Tenant}, {"then", answer.Then}} {
 		if r.value != "" {
 			row(r.key, r.value)
@@ -177,16 +179,12 @@ func explain(ctx context.Context, w io.Writer, c *configs.Config, q auth.Query) 
 	return t.Flush()
 }
 
-// told says what the backend is told, and where the name comes from.
-func told(l auth.BackendLogin, template string) string {
-	from := "named by the directory"
-	if template != "" {
-		from = "username: " + strconv.Quote(template)
-	}
+// told says what the backend is told.
+func told(l auth.BackendLogin) string {
 	if l.Method == auth.MethodPlain {
-		return fmt.Sprintf("AUTH PLAIN for %s as master user %s (%s)", l.Authzid, l.User, from)
+		return fmt.Sprintf("AUTH PLAIN for %s as master user %s", l.Authzid, l.User)
 	}
-	return fmt.Sprintf("USER %s (%s)", l.User, from)
+	return "USER " + l.User
 }
 
 // said says what a directory answered, without what is secret in it.
