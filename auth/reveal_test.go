@@ -20,7 +20,7 @@ type revealer struct {
 
 // revealers are all of them. A change here is a decision about who sees passwords.
 var revealers = map[string]revealer{
-	"auth/directory": {2, "checks the password against the hash that a directory gave, or by a login to an LDAP server"},
+	"auth/directory": {3, "checks the password against the hash that a directory gave, by a login to an LDAP server, or by asking an HTTP service"},
 	"proxy/backend":  {1, "sends the password to the server that the route chose"},
 }
 
