@@ -26,6 +26,7 @@ needs=(
 	mariadbd:mariadb-server
 	slapd:slapd
 	pgbouncer:pgbouncer
+	perdition:perdition
 )
 
 PATH=$PATH:/usr/sbin:/sbin

@@ -295,6 +295,42 @@ func (t *table) entry(tt testing.TB, user, domain string) Answer {
 	return t.at(place).Answer
 }
 
+// The lists that the documentation shows.
+func TestExampleLists(t *testing.T) {
+	const lists = "../../configs/examples/lists/"
+	maps := defaultPopmap()
+	maps.QueryKey, maps.UsernameFromDatabase = []string{`\U`, `\D\d`}, true
+	popmap, popmapRE, passwdFile := maps, maps, defaultPasswdFile()
+	popmap.Path, popmapRE.Path, passwdFile.Path = lists+"popmap", lists+"popmap.re", lists+"passwd"
+	for _, tt := range []struct {
+		c    Config
+		user string
+		want Answer
+	}{
+		{Config{Type: "file", File: FileConfig{Path: lists + "users.csv"}}, "erin@customer.example", Answer{Backend: "new", User: "erin", Tenant: "customer"}},
+		{Config{Type: "file", File: FileConfig{Path: lists + "users.yaml"}}, "erin@customer.example", Answer{Backend: "new", User: "erin", Tenant: "customer"}},
+		{Config{Type: "popmap", Popmap: popmap}, "erin@customer.example", Answer{Server: "[2001:db8::110]:110"}},
+		{Config{Type: "popmap_re", PopmapRE: popmapRE}, "erin@web.hosting.example", Answer{User: "erin", Server: "pop.web.example.net"}},
+		{Config{Type: "passwd_file", PasswdFile: passwdFile}, "alice@example.net",
+			Answer{Server: "10.20.0.12", User: "alice", Hash: "{SSHA}KxeAUiPn2RTSOaAYeY57OYcCxDEbE6t0"}},
+	} {
+		o := openFile(t, tt.c)
+		q := query(t, tt.user)
+		if got, err := o.Lookup(t.Context(), &q); !reflect.DeepEqual(got, tt.want) || err != nil {
+			t.Errorf("%s: %s is %+v, %v, want %+v", tt.c.Type, tt.user, got, err, tt.want)
+		}
+	}
+	one, two := openFile(t, Config{Type: "file", File: FileConfig{Path: lists + "users.csv"}}), openFile(t, Config{Type: "file", File: FileConfig{Path: lists + "users.yaml"}})
+	for _, user := range []string{"alice@example.net", "bob@example.net", "carol@customer.example", "dave@example.net", "x@y.hosting.example"} {
+		q := query(t, user)
+		a, err := one.Lookup(t.Context(), &q)
+		b, err2 := two.Lookup(t.Context(), &q)
+		if !reflect.DeepEqual(a, b) || err != nil || err2 != nil {
+			t.Errorf("%s: %+v, %v in CSV and %+v, %v in YAML", user, a, err, b, err2)
+		}
+	}
+}
+
 // What the reader makes of a line is what encoding/csv makes of it, or a fault.
 func FuzzSplitCSV(f *testing.F) {
 	for _, s := range []string{`a,b`, `"a,b",c`, `"a""b",`, `a"b`, `"a`, `"a"b`, ``, `,`, `"",""`} {
@@ -364,7 +400,7 @@ func FuzzPlainYAML(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if text == "" || text[0] != '-' {
+		if text == "" || !dash([]byte(text)) {
 			return
 		}
 		p := yamlParser{b: newBuilder(0), faults: &faults{}, item: []byte(text), first: 1}

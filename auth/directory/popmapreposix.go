@@ -130,6 +130,10 @@ func literalsOf(tree *syntax.Regexp, before []string, done *[]string) []string {
 			before = literalsOf(sub, before, done)
 		}
 		return before
+	case syntax.OpCharClass:
+		if some := someRunes(tree.Rune); some != nil {
+			return literalsOf(&syntax.Regexp{Op: syntax.OpAlternate, Sub: some}, before, done)
+		}
 	case syntax.OpAlternate:
 		var after []string
 		for _, sub := range tree.Sub {
@@ -143,6 +147,19 @@ func literalsOf(tree *syntax.Regexp, before []string, done *[]string) []string {
 		*done = append(*done, before...)
 	}
 	return []string{""}
+}
+
+// someRunes are the characters of a class with few of them, which the library makes of alternatives; nil for one with many.
+func someRunes(ranges []rune) (some []*syntax.Regexp) {
+	for i := 0; i < len(ranges); i += 2 {
+		for r := ranges[i]; r <= ranges[i+1]; r++ {
+			if len(some) == 16 {
+				return nil
+			}
+			some = append(some, &syntax.Regexp{Op: syntax.OpLiteral, Rune: []rune{r}})
+		}
+	}
+	return some
 }
 
 // namedDomains are the domains that an expression has behind an "@".
