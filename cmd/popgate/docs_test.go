@@ -148,7 +148,7 @@ func metricLine(name, kind, labels, meaning string) string {
 }
 
 // runGateway runs a gateway until the test ends, and returns its metrics. It asks no server before the test is over,
-// but has one, so that what is counted by server is there.
+// but has one, and a directory, so that what is counted by server and directory is there.
 func runGateway(t *testing.T) *prometheus.Registry {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "popgate.yaml")
@@ -156,6 +156,7 @@ func runGateway(t *testing.T) *prometheus.Registry {
 state_dir: ` + t.TempDir() + `
 listeners: [{name: pop3s, address: "127.0.0.1:0"}]
 backends: [{name: old, servers: [{address: "127.0.0.1:9"}], client_info: xclient}]
+directories: [{name: domains, type: dns, allowed_servers: [127.0.0.1]}]
 audit: {path: ""}
 metrics: {address: ""}
 admin: {socket: ` + filepath.Join(t.TempDir(), "popgate.sock") + `}

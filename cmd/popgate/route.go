@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/auth/directory"
@@ -23,7 +24,10 @@ import (
 )
 
 func routeCommand() *cobra.Command {
-	var file, sni, from, listener string
+	var (
+		file string
+		from asClient
+	)
 	c := &cobra.Command{
 		Use:   "route USER",
 		Short: "Say where a user goes, and why",
@@ -39,7 +43,7 @@ a password, so that one whose answer depends on it cannot answer.`,
 			if err != nil {
 				return err
 			}
-			q, err := question(c, args[0], listener, sni, from)
+			q, err := question(c, args[0], &from)
 			if err != nil {
 				return err
 			}
@@ -47,16 +51,42 @@ a password, so that one whose answer depends on it cannot answer.`,
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "config `file`")
-	c.Flags().StringVar(&sni, "sni", "", "server `name` the client asks for")
-	c.Flags().StringVar(&from, "from", "", "`address` the client comes from (default 127.0.0.1)")
-	c.Flags().StringVar(&listener, "listener", "", "`name` of the listener the client comes to (default the first)")
+	from.flags(c.Flags())
 	_ = c.MarkFlagRequired("config") // it fails for flags that do not exist
 	return c
 }
 
+// asClient is the client that a question about routes is asked for.
+type asClient struct{ sni, from, listener string }
+
+func (a *asClient) flags(f *pflag.FlagSet) {
+	f.StringVar(&a.sni, "sni", "", "server `name` the client asks for")
+	f.StringVar(&a.from, "from", "", "`address` the client comes from (default 127.0.0.1)")
+	f.StringVar(&a.listener, "listener", "", "`name` of the listener the client comes to (default the first)")
+}
+
+// client makes the client, and finds its listener.
+func (a *asClient) client(c *configs.Config) (proxy.ListenerConfig, *auth.Client, error) {
+	lc, err := pickListener(c, a.listener)
+	if err != nil {
+		return lc, nil, err
+	}
+	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if a.from != "" {
+		if addr, err = netip.ParseAddr(a.from); err != nil {
+			return lc, nil, fmt.Errorf("--from %q: write an IP address, such as 192.0.2.7", a.from)
+		}
+	}
+	sni, err := auth.Domain(a.sni)
+	if err != nil {
+		return lc, nil, fmt.Errorf("--sni: %w", err)
+	}
+	return lc, &auth.Client{Addr: netip.AddrPortFrom(addr.Unmap(), 0), Listener: lc.Name, TLS: &auth.TLS{ServerName: sni}}, nil
+}
+
 // question makes the router's query of what was given on the command line.
-func question(c *configs.Config, user, listener, sni, from string) (auth.Query, error) {
-	lc, err := pickListener(c, listener)
+func question(c *configs.Config, user string, from *asClient) (auth.Query, error) {
+	lc, client, err := from.client(c)
 	if err != nil {
 		return auth.Query{}, err
 	}
@@ -64,17 +94,6 @@ func question(c *configs.Config, user, listener, sni, from string) (auth.Query, 
 	if err != nil {
 		return auth.Query{}, fmt.Errorf("user %q: %w: blanks, control characters and %q are in no name", user, err, lc.Forbidden)
 	}
-	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	if from != "" {
-		if addr, err = netip.ParseAddr(from); err != nil {
-			return auth.Query{}, fmt.Errorf("--from %q: write an IP address, such as 192.0.2.7", from)
-		}
-	}
-	client := &auth.Client{Addr: netip.AddrPortFrom(addr.Unmap(), 0), Listener: lc.Name}
-	if sni, err = auth.Domain(sni); err != nil {
-		return auth.Query{}, fmt.Errorf("--sni: %w", err)
-	}
-	client.TLS = &auth.TLS{ServerName: sni}
 	return auth.Query{Name: name, Client: client}, nil
 }
 
