@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -157,18 +156,26 @@ func (c LDAPConfig) validateURLs(fault func(key, problem string)) {
 			continue
 		}
 		encrypted = encrypted || s.tls || c.StartTLS
-		switch {
-		case s.tls && c.StartTLS:
-			fault(key, "has TLS from the start; write ldap:// or remove start_tls")
-		case s.network == "unix" && c.StartTLS:
-			fault(key, "is a socket on this machine; remove start_tls")
-		case !s.tls && !c.StartTLS && !s.local && !c.Insecure:
-			fault(key, "is another machine, and everybody in between could read and change what is said; write ldaps://, or start_tls: true, or insecure: true")
+		if problem := c.urlProblem(s); problem != "" {
+			fault(key, problem)
 		}
 	}
 	if !encrypted && (c.TLSCA != "" || c.TLSServerName != "") {
 		fault("tls_ca", "and tls_server_name mean nothing without TLS; write ldaps:// or start_tls: true")
 	}
+}
+
+// urlProblem says what is wrong with speaking to a server as c says.
+func (c LDAPConfig) urlProblem(s ldapServer) string {
+	switch {
+	case s.tls && c.StartTLS:
+		return "has TLS from the start; write ldap:// or remove start_tls"
+	case s.network == "unix" && c.StartTLS:
+		return "is a socket on this machine; remove start_tls"
+	case !s.tls && !c.StartTLS && !s.local && !c.Insecure:
+		return "is another machine, and everybody in between could read and change what is said; write ldaps://, or start_tls: true, or insecure: true"
+	}
+	return ""
 }
 
 // An ldapServer is one URL.
@@ -202,8 +209,7 @@ func parseLDAPURL(s string) (ldapServer, error) {
 		port = map[bool]string{true: ldap.DefaultLdapsPort, false: ldap.DefaultLdapPort}[server.tls]
 	}
 	server.addr = net.JoinHostPort(server.host, port)
-	addr, err := netip.ParseAddr(server.host)
-	server.local = strings.EqualFold(server.host, "localhost") || err == nil && addr.Unmap().IsLoopback()
+	server.local = thisMachine(server.host)
 	return server, nil
 }
 

@@ -92,7 +92,7 @@ func TestLDAPHangingServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer o.Close()
+	defer func() { _ = o.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := o.Lookup(ctx, &auth.Query{Name: auth.Name{Typed: "a"}}); !errors.Is(err, context.DeadlineExceeded) {

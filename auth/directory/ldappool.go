@@ -31,7 +31,7 @@ type ldapConn struct {
 // end closes the connection at once. The socket goes first, or the library waits for a server that takes nothing.
 func (c *ldapConn) end() {
 	_ = c.raw.Close()
-	_ = c.Conn.Close()
+	_ = c.Close()
 }
 
 // An ldapDialer makes connections that are ready: TLS is up and we have logged in.

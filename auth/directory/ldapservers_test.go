@@ -143,7 +143,7 @@ func newSlapd(t testing.TB) *slapd {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		return c.Bind(adminDN, realPassword)
 	}}
 	s.run(t)

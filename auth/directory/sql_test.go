@@ -146,3 +146,35 @@ func TestHider(t *testing.T) {
 		t.Errorf("an error of %d bytes", len(got))
 	}
 }
+
+func TestSQLWarnsOfPlaintext(t *testing.T) {
+	for _, tt := range []struct {
+		driver, dsn string
+		warns       bool
+	}{
+		{driverPostgres, "postgres://u@db.example.org/d", true}, // prefer is the driver's default
+		{driverPostgres, "postgres://u@db.example.org/d?sslmode=disable", true},
+		{driverPostgres, "postgres://u@127.0.0.1,db.example.org/d?sslmode=disable", true},
+		{driverPostgres, "postgres://u@db.example.org/d?sslmode=require", false},
+		{driverPostgres, "postgres://u@127.0.0.1/d", false},
+		{driverPostgres, "host=/run/postgresql", false},
+		{driverMySQL, "u@tcp(db.example.org:3306)/d", true},
+		{driverMySQL, "u@tcp(db.example.org:3306)/d?tls=preferred", true},
+		{driverMySQL, "u@tcp(db.example.org:3306)/d?tls=true", false},
+		{driverMySQL, "u@tcp(localhost:3306)/d", false},
+		{driverMySQL, "u@unix(/run/mysqld/mysqld.sock)/d", false},
+	} {
+		var logged strings.Builder
+		c := defaultSQL()
+		c.Driver, c.DSN, c.Query = tt.driver, tt.dsn, "SELECT :user AS backend"
+		o, err := newSQL("test", c, slog.New(slog.NewTextHandler(&logged, nil)))
+		if err != nil {
+			t.Errorf("%s: %v", tt.dsn, err)
+			continue
+		}
+		_ = o.Close()
+		if got := strings.Contains(logged.String(), "without TLS"); got != tt.warns {
+			t.Errorf("%s: warned %v, want %v: %s", tt.dsn, got, tt.warns, logged.String())
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -54,7 +55,7 @@ func openSQL(c SQLConfig, hide *hider, log *slog.Logger) (*sql.DB, error) {
 	var err error
 	switch c.Driver {
 	case driverPostgres:
-		to, err = postgresConnector(dsn, c.Prepare, hide, password)
+		to, err = postgresConnector(dsn, c.Prepare, hide, password, log)
 	case driverMySQL:
 		to, err = mysqlConnector(dsn, c.TLSCA, hide, password, log)
 	default:
@@ -98,7 +99,7 @@ func errDSN(err error, form string) error {
 // errAt is for a password with an "@" in it: pgx would take what is behind for the host, ask the DNS for it and show it.
 var errAt = errors.New(`dsn: has more than one "@"; write one in a password as %40`)
 
-func postgresConnector(dsn string, prepare bool, hide *hider, password func() (string, error)) (driver.Connector, error) {
+func postgresConnector(dsn string, prepare bool, hide *hider, password func() (string, error), log *slog.Logger) (driver.Connector, error) {
 	if _, rest, ok := strings.Cut(dsn, "://"); ok {
 		if authority, _, _ := strings.Cut(rest, "/"); strings.Count(authority, "@") > 1 {
 			return nil, errAt
@@ -109,6 +110,14 @@ func postgresConnector(dsn string, prepare bool, hide *hider, password func() (s
 		return nil, errDSN(err, `"postgres://USER@HOST/DATABASE?sslmode=verify-full" or "host=HOST user=USER dbname=DATABASE sslmode=verify-full"`)
 	}
 	hide.add(config.Password)
+	if config.TLSConfig == nil {
+		warnPlain(log, config.Host)
+	}
+	for _, f := range config.Fallbacks { // with sslmode=prefer, the same host without TLS
+		if f.TLSConfig == nil {
+			warnPlain(log, f.Host)
+		}
+	}
 	config.DialFunc = dialBounded
 	config.ConnectTimeout = sqlConnectTimeout
 	config.MaxProtocolMessageBodyLen = maxAnswer
@@ -149,6 +158,9 @@ func mysqlConnector(dsn, ca string, hide *hider, password func() (string, error)
 		config.TLS = &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}
 		config.AllowFallbackToPlaintext = false
 	}
+	if host, _, err := net.SplitHostPort(config.Addr); err == nil && (config.TLS == nil || config.AllowFallbackToPlaintext) {
+		warnPlain(log, host)
+	}
 	err = config.Apply(mysql.BeforeConnect(func(_ context.Context, c *mysql.Config) error {
 		p, err := password()
 		if p != "" {
@@ -164,6 +176,22 @@ func mysqlConnector(dsn, ca string, hide *hider, password func() (string, error)
 		return nil, errDSN(err, `"USER@tcp(HOST:3306)/DATABASE?tls=true"`)
 	}
 	return to, nil
+}
+
+// warnPlain says that what the database answers, passwords too, may cross the network as it is. A socket's path, and this machine,
+// are no network.
+func warnPlain(log *slog.Logger, host string) {
+	if log == nil || strings.HasPrefix(host, "/") || thisMachine(host) {
+		return
+	}
+	log.Warn("the database may be spoken to without TLS: users' answers could be read and changed on the way; ask for TLS in the dsn",
+		slog.String("host", host))
+}
+
+// thisMachine says that host is a name or address of the loopback.
+func thisMachine(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
 // readCA reads the certificates of a PEM file.
@@ -185,6 +213,7 @@ type mysqlLog struct {
 	hide *hider
 }
 
+// Print takes one line of the driver's.
 func (l mysqlLog) Print(v ...any) {
 	if l.log != nil {
 		l.log.Debug("the MySQL driver says", slog.String("text", l.hide.text(fmt.Sprint(v...))))
