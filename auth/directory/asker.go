@@ -122,6 +122,10 @@ func (a *asker) answer(ctx context.Context, q *auth.Query) (Answer, error) {
 		a.health.good()
 		a.stats.asked(resultRefused, took)
 		return Answer{Wait: answer.Wait}, err
+	case errors.As(err, new(contentError)):
+		a.health.good()
+		a.stats.asked(resultBad, took)
+		return Answer{}, a.down(err)
 	default:
 		err = a.down(err)
 		if a.base.Err() == nil { // else it was ended by us

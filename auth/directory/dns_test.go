@@ -175,7 +175,7 @@ func TestDNS(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || errors.Is(err, auth.ErrUnknownUser) != (tt.tls == "unknown") {
+		if err == nil || errors.Is(err, auth.ErrUnknownUser) != (tt.tls == "unknown") || errors.As(err, new(contentError)) != (tt.tls == "down") {
 			t.Errorf("%s: %v, %v, want %s", tt.user, got, err, tt.tls)
 		}
 	}
@@ -285,6 +285,9 @@ func TestDNSFaults(t *testing.T) {
 		got, err := d.Lookup(t.Context(), asks(t, "alice@both.example", ""))
 		if (err != nil) != tt.fails || errors.Is(err, auth.ErrUnknownUser) || err == nil && got.Server != "mail.both.example:995" {
 			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		if err != nil && errors.As(err, new(contentError)) != (name == "SERVFAIL") {
+			t.Errorf("%s: whose fault is %v", name, err)
 		}
 		d.mu.Lock()
 		clear(d.known)

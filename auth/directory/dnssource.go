@@ -100,7 +100,7 @@ func (d *dnsSource) records(ctx context.Context, name string) ([]net.SRV, error)
 		return nil, err
 	}
 	if err := usable(&found); err != nil {
-		return nil, err
+		return nil, asContent(err)
 	}
 	if !found.until.IsZero() {
 		d.remember(name, found)
@@ -197,6 +197,8 @@ func (r resolver) srv(ctx context.Context, name string) (srvAnswer, error) {
 	switch {
 	case len(resp.Question) != 1 || !strings.EqualFold(resp.Question[0].Name, name) || resp.Question[0].Qtype != dns.TypeSRV:
 		return srvAnswer{}, fmt.Errorf("%s answers something else", r.address)
+	case resp.Rcode == dns.RcodeServerFailure: // so a resolver says that the domain's own servers are at fault
+		return srvAnswer{}, asContent(fmt.Errorf("%s answers SERVFAIL", r.address))
 	case resp.Rcode != dns.RcodeSuccess && resp.Rcode != dns.RcodeNameError:
 		return srvAnswer{}, fmt.Errorf("%s answers %s", r.address, dns.RcodeToString[resp.Rcode])
 	}

@@ -49,7 +49,8 @@ func (h *httpSource) lookupJSON(ctx context.Context, q *auth.Query, secret []byt
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
-		return jsonAnswer(body)
+		answer, err := jsonAnswer(body)
+		return answer, asContent(err)
 	case http.StatusNotFound:
 		return Answer{}, fmt.Errorf("%w: the service answers 404", auth.ErrUnknownUser)
 	case http.StatusForbidden:

@@ -160,18 +160,6 @@ func (r *redisSource) read(ctx context.Context, key string) (Answer, error) {
 	return answer, asContent(err)
 }
 
-// A contentError is about what stands at a key. It shows nothing that is secret.
-type contentError struct{ error }
-
-func asContent(err error) error {
-	if err == nil {
-		return nil
-	}
-	return contentError{err}
-}
-
-func (e contentError) Unwrap() error { return e.error }
-
 // redisError is err, if it cannot hold a piece of an answer: what the library cannot read it shows.
 func redisError(err error) error {
 	var content contentError
@@ -179,7 +167,7 @@ func redisError(err error) error {
 	var network net.Error
 	switch {
 	case errors.As(err, &content):
-		return content.error
+		return err
 	case errors.As(err, &refusal), errors.As(err, &network), errors.Is(err, errAnswerTooLong), errors.Is(err, io.EOF),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, redis.ErrPoolTimeout):
 		return err
