@@ -69,22 +69,14 @@ func newFile(name string, c FileConfig, log *slog.Logger) (Opened, error) {
 // Lookup finds the user's own entry, with the detail of the name first and without it then, or that of the domain, or that of
 // the nearest domain above.
 func (f *file) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
-	t := *f.current()
-	var buf [maxKey]byte
-	n := &q.Name
-	if key := userKey(buf[:0], n.Local, n.Domain); true {
-		if place, ok := t.users.find(t.arena, key, true); ok {
-			return t.at(place).Answer, nil
-		}
-		if key = append(buf[:0], n.Key...); strings.IndexByte(n.Local, '+') > 0 {
-			if place, ok := t.users.find(t.arena, key, true); ok {
-				return t.at(place).Answer, nil
-			}
-		}
+	t, n := *f.current(), &q.Name
+	if place, ok := t.user(n); ok {
+		return t.at(place).Answer, nil
 	}
 	if n.Domain == "" {
 		return Answer{}, auth.ErrUnknownUser
 	}
+	var buf [maxKey]byte
 	domain := append(buf[:0], n.Domain...)
 	if place, ok := t.domains.find(t.arena, domain, true); ok {
 		if r := t.at(place); !r.mention {
@@ -95,6 +87,16 @@ func (f *file) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
 		return forUser(t.at(place).Answer, n), nil
 	}
 	return Answer{}, auth.ErrUnknownUser
+}
+
+// user finds the entry of a user, with the detail of the name or without it.
+func (t *table) user(n *auth.Name) (place uint32, ok bool) {
+	var buf [maxKey]byte
+	place, ok = t.users.find(t.arena, userKey(buf[:0], n.Local, n.Domain), true)
+	if !ok && strings.IndexByte(n.Local, '+') > 0 {
+		place, ok = t.users.find(t.arena, append(buf[:0], n.Key...), true)
+	}
+	return place, ok
 }
 
 // KnowsDomain says whether the file has the domain, users in it, or an entry for all domains below one above it.

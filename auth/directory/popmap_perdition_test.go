@@ -20,21 +20,6 @@ import (
 	"github.com/popgate/popgate/auth"
 )
 
-// debianProgram finds a program of a Debian package; without it the test is skipped, or fails in CI.
-func debianProgram(t *testing.T, name, pkg string) string {
-	t.Helper()
-	for _, path := range []string{name, "/usr/sbin/" + name, "/usr/bin/" + name} {
-		if found, err := exec.LookPath(path); err == nil {
-			return found
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("there is no %s: install Debian's %s", name, pkg)
-	}
-	t.Skipf("there is no %s: install Debian's %s", name, pkg)
-	return ""
-}
-
 // perditionLib finds a map library of Perdition's, wherever this machine's kind of Debian has it.
 func perditionLib(t *testing.T, kind string) string {
 	t.Helper()
