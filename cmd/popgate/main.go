@@ -44,7 +44,7 @@ user's mailbox is, logs in there, usually in plaintext, and carries the mail.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), certsCommand(), backendsCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), certsCommand(), backendsCommand(), demoCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
