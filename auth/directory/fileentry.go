@@ -21,6 +21,14 @@ var columns = []string{
 	"user", "domain", "backend", "server", "tls", "name", "password", "master", "hash", "tenant", "allow_nets", "disabled", "moving",
 }
 
+// Those of the columns that are more than a text.
+const (
+	colTLS       = 4
+	colPassword  = 6
+	colAllowNets = 10
+	colDisabled  = 11
+)
+
 // set takes one value by its column. Errors do not show values that may be passwords.
 func (e *listed) set(column int, value string) (err error) {
 	if e.given&(1<<column) != 0 {
@@ -30,40 +38,25 @@ func (e *listed) set(column int, value string) (err error) {
 	if column != colPassword {
 		value = strings.TrimSpace(value)
 	}
-	switch column {
-	case 0:
-		e.user = value
-	case 1:
-		e.domain = value
-	case 2:
-		e.Backend = value
-	case 3:
-		e.Server = value
-	case 4:
+	texts := [...]*string{
+		&e.user, &e.domain, &e.Backend, &e.Server, &e.TLS, &e.User, &e.Secret, &e.Master, &e.Hash, &e.Tenant,
+	}
+	switch {
+	case column == colTLS:
 		e.TLS = strings.ToLower(value)
-	case 5:
-		e.User = value
-	case colPassword:
-		e.Secret = value
-	case 7:
-		e.Master = value
-	case 8:
-		e.Hash = value
-	case 9:
-		e.Tenant = value
-	case 10:
+	case column < len(texts):
+		*texts[column] = value
+	case column == colAllowNets:
 		if e.AllowNets, err = netList("allow_nets", value); err == nil && value != "" && len(e.AllowNets) == 0 {
 			err = errors.New("has allow_nets without a network in it")
 		}
-	case 11:
+	case column == colDisabled:
 		e.Disabled, err = truth("disabled", value)
-	case 12:
+	default:
 		e.Moving, err = truth("moving", value)
 	}
 	return err
 }
-
-const colPassword = 6
 
 // put adds the entry to a table, if it is a good one.
 func (e *listed) put(b *builder) error {

@@ -134,15 +134,15 @@ func plainValue(v []byte) ([]byte, bool) {
 		inner := v[1 : len(v)-1]
 		return inner, bytes.IndexByte(inner, v[0]) < 0 && bytes.IndexByte(inner, '\\') < 0 && !bytes.ContainsFunc(inner, notPrintable)
 	}
-	if len(v) == 0 || v[0] == '.' || v[0] == '-' || v[0] == '@' || v[0] == ':' || v[len(v)-1] == ':' {
+	if len(v) == 0 || strings.IndexByte(".-@:", v[0]) >= 0 || v[len(v)-1] == ':' || bytes.ContainsFunc(v, notPlain) {
 		return nil, false
 	}
-	for _, c := range v {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("@.-_+/:", c) < 0 {
-			return nil, false
-		}
-	}
 	return v, !bytes.EqualFold(v, []byte("null"))
+}
+
+// notPlain tells the characters that may mean something to YAML.
+func notPlain(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("@.-_+/:", r)
 }
 
 func notPrintable(r rune) bool { return r < ' ' || r > '~' }

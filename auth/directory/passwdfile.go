@@ -62,8 +62,7 @@ func newPasswdFile(name string, c PasswdFileConfig, log *slog.Logger) (Opened, e
 		log = slog.New(slog.DiscardHandler)
 	}
 	p := passwdParser{config: c, log: log, warned: map[string]bool{}}
-	parse := func(l *lines, b *builder, faults *faults) error { return p.parse(l, b, faults) }
-	w, err := watch(name, c.Path, log, func(f *os.File, size int64) (*table, error) { return parseFile(f, size, parse) })
+	w, err := watch(name, c.Path, log, func(f *os.File, size int64) (*table, error) { return parseFile(f, size, p.parse) })
 	if err != nil {
 		return Opened{}, err
 	}

@@ -39,8 +39,6 @@ func (x *extras) read(text string) error {
 func (x *extras) set(key, value string) (err error) {
 	a := &x.record.Answer
 	switch key {
-	case "proxy", "proxy_maybe":
-		x.proxy = true
 	case "host":
 		x.host, err = x.expand(key, value)
 	case "port":
@@ -53,20 +51,35 @@ func (x *extras) set(key, value string) (err error) {
 		a.Secret, err = x.later(key, value)
 	case "master":
 		a.Master, err = x.later(key, value)
-	case "ssl", "starttls":
-		if value == "any-cert" {
-			x.warn(key+"=any-cert", "popgate checks the server's certificate as the route's backend says")
-		}
-		if a.TLS = "implicit"; key == "starttls" {
-			a.TLS = "starttls"
-		}
-		if x.port == "" && key == "ssl" {
-			x.port = "995"
-		}
-	case "nologin":
-		a.Disabled = true
 	case "allow_nets":
 		a.AllowNets, err = x.networks(value)
+	case "ssl", "starttls":
+		x.tls(key, value)
+	default:
+		x.flag(key)
+	}
+	return err
+}
+
+func (x *extras) tls(key, value string) {
+	if value == "any-cert" {
+		x.warn(key+"=any-cert", "popgate checks the server's certificate as the route's backend says")
+	}
+	if x.record.TLS = "starttls"; key == "ssl" {
+		x.record.TLS = "implicit"
+		if x.port == "" {
+			x.port = "995"
+		}
+	}
+}
+
+// flag takes a field that is there or not.
+func (x *extras) flag(key string) {
+	switch key {
+	case "proxy", "proxy_maybe":
+		x.proxy = true
+	case "nologin":
+		x.record.Disabled = true
 	case "nopassword":
 		x.nopassword = true
 	case "noauthenticate":
@@ -76,11 +89,10 @@ func (x *extras) set(key, value string) (err error) {
 	default:
 		x.unknown(key)
 	}
-	return err
 }
 
-// harmless are fields that mean something to Dovecot and nothing for where a user goes. What is not known and does not look as if
-// it did either is passed over without a word: Dovecot does so too.
+// unknown warns of a field that means something to Dovecot for where a user goes, or whether. Others are passed over without a word,
+// as Dovecot does.
 func (x *extras) unknown(key string) {
 	if strings.HasPrefix(key, "proxy_") || key == "hostip" || key == "source_ip" {
 		x.warn(key, "popgate has its own settings for how it speaks to a server, in the section of the route's backend")

@@ -192,7 +192,7 @@ func (p *perdition) rewrite(ctx context.Context, s state, user []byte, c *auth.C
 	if p.strip&s != 0 {
 		user, _ = p.cut(user)
 	}
-	if p.add&s != 0 && bytes.Index(user, []byte(p.delimiter)) < 0 {
+	if p.add&s != 0 && !bytes.Contains(user, []byte(p.delimiter)) {
 		domain, err := p.domain(ctx, c)
 		if err != nil {
 			return nil, err
