@@ -137,10 +137,15 @@ func (c HTTPConfig) validate(fault func(key, problem string)) {
 	for i, h := range c.Headers {
 		h.validate(func(key, problem string) { fault(fmt.Sprintf("headers[%d].%s", i, key), problem) })
 	}
+	c.validateTLS(err != nil || t.tls, fault)
+}
+
+// validateTLS reports what is wrong with the keys of TLS, which may not be in use.
+func (c HTTPConfig) validateTLS(inUse bool, fault func(key, problem string)) {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		fault("tls_cert", "and tls_key belong together; write both or neither")
 	}
-	if err == nil && !t.tls {
+	if !inUse {
 		for _, f := range []struct{ key, value string }{{"tls_ca", c.TLSCA}, {"tls_server_name", c.TLSServerName}, {"tls_cert", c.TLSCert}} {
 			if f.value != "" {
 				fault(f.key, "has no effect without TLS; write https in url")

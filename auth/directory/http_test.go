@@ -38,6 +38,7 @@ type service struct {
 	answer func(request string) string
 	conns  []net.Conn
 	taken  int
+	hold   bool // keep connections open for as long as the other side does
 	wg     sync.WaitGroup
 }
 
@@ -118,10 +119,10 @@ func (s *service) serve(c net.Conn) {
 		}
 		request := raw.String()
 		s.mu.Lock()
-		answer := s.answer
+		answer, hold := s.answer, s.hold
 		s.mu.Unlock()
 		s.asked <- request
-		if _, err := io.WriteString(c, answer(request)); err != nil || strings.Contains(request, "HTTP/1.0") || strings.Contains(request, "Connection: close") {
+		if _, err := io.WriteString(c, answer(request)); err != nil || !hold && strings.Contains(request, "HTTP/1.0") || strings.Contains(request, "Connection: close") {
 			return
 		}
 	}
@@ -341,6 +342,10 @@ func TestNginxStatus(t *testing.T) {
 	s := newService(t, nil, func(string) string {
 		return "HTTP/1.1 403 Forbidden\r\nAuth-Status: OK\r\nAuth-Server: 10.0.0.5\r\nAuth-Port: 110\r\nContent-Length: 99999999\r\n\r\n<html>"
 	})
+	// This one never sends the rest of it, nor ends.
+	s.mu.Lock()
+	s.hold = true
+	s.mu.Unlock()
 	if got, err := openHTTP(t, nginxForm(s)).Lookup(t.Context(), asks(t, "alice", "x")); err != nil || !got.Verified {
 		t.Errorf("Lookup = %v, %v", got, err)
 	}
@@ -529,7 +534,7 @@ func TestHTTPSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	if err != nil {
 		t.Skip(err)

@@ -61,19 +61,27 @@ func (c *httpConns) close() {
 	}
 }
 
+// An httpAnswer is an answer.
+type httpAnswer struct {
+	status int
+	header http.Header
+	body   []byte // where it was wanted
+	last   bool   // on its connection
+}
+
 // ask sends a request as it is and gives the answer, with its body if that is wanted.
-func (c *httpConns) ask(ctx context.Context, request []byte, body bool) (*http.Response, []byte, error) {
+func (c *httpConns) ask(ctx context.Context, request []byte, body bool) (httpAnswer, error) {
 	if conn := c.parked(); conn != nil {
 		// One that the service has closed meanwhile is no fault; that it has seen the request is no harm either, for
 		// questions change nothing.
-		resp, text, err := c.askOn(ctx, conn, request, body)
-		if ctx.Err() != nil || err == nil && resp.StatusCode != http.StatusRequestTimeout { // how some say that they close
-			return resp, text, err
+		a, err := c.askOn(ctx, conn, request, body)
+		if ctx.Err() != nil || err == nil && a.status != http.StatusRequestTimeout { // how some say that they close
+			return a, err
 		}
 	}
 	conn, err := c.dial(ctx)
 	if err != nil {
-		return nil, nil, err
+		return httpAnswer{}, err
 	}
 	return c.askOn(ctx, conn, request, body)
 }
@@ -98,50 +106,51 @@ func (c *httpConns) dial(ctx context.Context) (*httpConn, error) {
 }
 
 // askOn asks on one connection, and parks or closes it.
-func (c *httpConns) askOn(ctx context.Context, conn *httpConn, request []byte, body bool) (*http.Response, []byte, error) {
+func (c *httpConns) askOn(ctx context.Context, conn *httpConn, request []byte, body bool) (httpAnswer, error) {
 	done := untilDone(ctx, conn.Conn)
-	resp, text, err := conn.exchange(request, body || c.idle != nil)
+	a, err := conn.exchange(request, body || c.idle != nil)
 	if late := done(); late && ctx.Err() != nil {
-		return nil, nil, fmt.Errorf("no answer in time: %w", ctx.Err())
+		return httpAnswer{}, fmt.Errorf("no answer in time: %w", ctx.Err())
 	}
 	if err != nil {
 		conn.Close()
-		return nil, nil, err
+		return httpAnswer{}, err
 	}
-	c.park(conn, resp)
-	return resp, text, nil
+	c.park(conn, a.last)
+	return a, nil
 }
 
 // exchange sends the request and reads the answer. Where the body is not wanted it is left unread.
-func (conn *httpConn) exchange(request []byte, body bool) (*http.Response, []byte, error) {
+func (conn *httpConn) exchange(request []byte, body bool) (httpAnswer, error) {
 	if _, err := conn.Write(request); err != nil {
-		return nil, nil, err
+		return httpAnswer{}, err
 	}
 	conn.left.N = maxHTTPHead
-	resp, err := http.ReadResponse(conn.r, nil)
+	resp, err := http.ReadResponse(conn.r, nil) //nolint:bodyclose // which would wait for all that is left of it
 	switch {
 	case err != nil && conn.left.N <= 0:
-		return nil, nil, fmt.Errorf("the header of the answer is longer than %d bytes", maxHTTPHead)
+		return httpAnswer{}, fmt.Errorf("the header of the answer is longer than %d bytes", maxHTTPHead)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, nil, errors.New("the connection was closed before the answer")
+		return httpAnswer{}, errors.New("the connection was closed before the answer")
 	case err != nil: // the library shows pieces of the answer, in which there may be a password
 		if netErr := (net.Error)(nil); errors.As(err, &netErr) {
-			return nil, nil, err
+			return httpAnswer{}, err
 		}
-		return nil, nil, errors.New("the answer is not HTTP")
+		return httpAnswer{}, errors.New("the answer is not HTTP")
 	}
+	a := httpAnswer{status: resp.StatusCode, header: resp.Header, last: resp.Close}
 	if !body {
-		return resp, nil, nil
+		return a, nil
 	}
 	conn.left.N = maxHTTPBody + maxHTTPHead // and room for what is around its chunks
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxHTTPBody+1))
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxHTTPBody+1))
 	switch {
-	case len(text) > maxHTTPBody || err != nil && conn.left.N <= 0:
-		return nil, nil, fmt.Errorf("the body of the answer is longer than %d bytes", maxHTTPBody)
+	case len(a.body) > maxHTTPBody || err != nil && conn.left.N <= 0:
+		return httpAnswer{}, fmt.Errorf("the body of the answer is longer than %d bytes", maxHTTPBody)
 	case err != nil:
-		return nil, nil, fmt.Errorf("read the body of the answer: %w", err)
+		return httpAnswer{}, fmt.Errorf("read the body of the answer: %w", err)
 	}
-	return resp, text, nil
+	return a, nil
 }
 
 // parked gives a connection that may still be good, or nil.
@@ -162,8 +171,8 @@ func (c *httpConns) parked() *httpConn {
 
 // park keeps a connection for the next question, if it is fit for one: what the service sent beyond its answer would be taken
 // for the next answer, which is another user's.
-func (c *httpConns) park(conn *httpConn, resp *http.Response) {
-	if c.idle == nil || resp.Close || conn.r.Buffered() > 0 || c.ended.Err() != nil {
+func (c *httpConns) park(conn *httpConn, last bool) {
+	if c.idle == nil || last || conn.r.Buffered() > 0 || c.ended.Err() != nil {
 		conn.Close()
 		return
 	}

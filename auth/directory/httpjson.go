@@ -43,20 +43,20 @@ func (h *httpSource) lookupJSON(ctx context.Context, q *auth.Query, secret []byt
 	if err != nil {
 		return Answer{}, err
 	}
-	resp, body, err := h.conns.ask(ctx, request, true)
+	said, err := h.conns.ask(ctx, request, true)
 	if err != nil {
 		return Answer{}, err
 	}
-	switch resp.StatusCode {
+	switch said.status {
 	case http.StatusOK:
-		answer, err := jsonAnswer(body)
+		answer, err := jsonAnswer(said.body)
 		return answer, asContent(err)
 	case http.StatusNotFound:
 		return Answer{}, fmt.Errorf("%w: the service answers 404", auth.ErrUnknownUser)
 	case http.StatusForbidden:
-		return Answer{Wait: seconds(resp.Header.Get("Retry-After"))}, refused("", nil)
+		return Answer{Wait: seconds(said.header.Get("Retry-After"))}, refused("", nil)
 	}
-	return Answer{}, fmt.Errorf("the answer has the status %d; it must be 200, 403 or 404", resp.StatusCode)
+	return Answer{}, fmt.Errorf("the answer has the status %d; it must be 200, 403 or 404", said.status)
 }
 
 // jsonRequest writes the question.

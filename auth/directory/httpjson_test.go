@@ -207,18 +207,18 @@ func FuzzNginxAnswer(f *testing.F) {
 		conn := &httpConn{Conn: scripted{}}
 		conn.left.R = strings.NewReader(string(text))
 		conn.r = bufio.NewReader(&conn.left)
-		resp, read, err := conn.exchange(nil, body)
+		said, err := conn.exchange(nil, body)
 		if err != nil {
 			return
 		}
-		if len(read) > maxHTTPBody {
-			t.Fatalf("a body of %d bytes", len(read))
+		if len(said.body) > maxHTTPBody {
+			t.Fatalf("a body of %d bytes", len(said.body))
 		}
-		a, err := h.nginxAnswer(resp.Header, []byte("secret"))
+		a, err := h.nginxAnswer(said.header, []byte("secret"))
 		if err != nil && (a.Verified || strings.Contains(err.Error(), "secret")) {
 			t.Fatalf("%v, %v", a, err)
 		}
-		if err == nil && (!a.Verified || a.Server == "" || resp.Header.Get("Auth-Status") != "OK" || strings.ContainsAny(a.User+a.Secret+a.Server, "\r\n\x00")) {
+		if err == nil && (!a.Verified || a.Server == "" || said.header.Get("Auth-Status") != "OK" || strings.ContainsAny(a.User+a.Secret+a.Server, "\r\n\x00")) {
 			t.Fatalf("%q gives %v", text, a)
 		}
 	})

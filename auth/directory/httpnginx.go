@@ -25,11 +25,11 @@ func (h *httpSource) lookupNginx(ctx context.Context, q *auth.Query, secret []by
 	request := h.nginxRequest(q, secret, extra)
 	defer clear(request)
 	for range maxAsks {
-		resp, _, err := h.conns.ask(ctx, request, false)
+		said, err := h.conns.ask(ctx, request, false)
 		if err != nil {
 			return Answer{}, err
 		}
-		answer, err := h.nginxAnswer(resp.Header, secret)
+		answer, err := h.nginxAnswer(said.header, secret)
 		if !errors.Is(err, errAgain) {
 			return answer, err
 		}

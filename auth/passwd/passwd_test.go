@@ -280,7 +280,9 @@ func TestFlood(t *testing.T) {
 					}
 					for range tt.want {
 						done <- struct{}{}
-						_ = <-left
+						if err := <-left; err != nil {
+							t.Error(err)
+						}
 						gone++
 					}
 				}
@@ -292,7 +294,9 @@ func TestFlood(t *testing.T) {
 				}
 				for range tt.want {
 					done <- struct{}{}
-					_ = <-left
+					if err := <-left; err != nil {
+						t.Error(err)
+					}
 				}
 				if !c.slots.TryAcquire(c.workers) || !c.memory.TryAcquire(max(c.workers*usualMemory, maxMemory)) {
 					t.Error("something is still taken when all have gone")
