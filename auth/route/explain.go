@@ -52,7 +52,7 @@ func (t *Table) Explain(ctx context.Context, q auth.Query) (steps []Step, answer
 func (t *Table) decide(ctx context.Context, r *route, q auth.Query, s *Step) (answer auth.Route, err error) {
 	s.Username = r.config.Username
 	if len(r.sources) == 0 {
-		answer, err = r.answer(q.Name)
+		err = r.answer(&q.Name, &answer)
 	} else {
 		answer, err = r.ask(ctx, q, &t.known, &s.Asked)
 		last := &s.Asked[len(s.Asked)-1]
@@ -75,7 +75,7 @@ func (r *route) explain(q auth.Query) Step {
 	if len(r.config.Domains) > 0 && !matchAny(r.domains, q.Name.Domain) {
 		s.Condition = "domains"
 	} else {
-		s.Condition = r.fails(q)
+		s.Condition = r.fails(&q)
 	}
 	switch s.Condition {
 	case "domains":

@@ -84,35 +84,33 @@ func (t *Table) add(r *route) {
 // auth.ErrUnknownUser where no route takes the user, or where the route that does cannot make a backend's name of the
 // user's; auth.ErrWrongPassword or auth.ErrNetwork where a directory refuses the client; auth.ErrDirectoryDown where a
 // directory cannot tell, so that no other may be asked. The route beside it says as much as is known then.
-func (t *Table) Route(ctx context.Context, q auth.Query) (auth.Route, error) {
+func (t *Table) Route(ctx context.Context, q auth.Query) (answer auth.Route, err error) {
 	c := t.candidates(q.Name.Domain)
 	for n := c.next(); n >= 0; n = c.next() {
 		r := t.routes[n]
-		if r.fails(q) != "" {
+		if r.fails(&q) != "" {
 			continue
 		}
 		if len(r.sources) == 0 {
-			return r.answer(q.Name)
+			err = r.answer(&q.Name, &answer)
+			return answer, err
 		}
-		if answer, err := r.ask(ctx, q, &t.known, nil); !errors.Is(err, auth.ErrUnknownUser) || answer.Directory != "" {
+		if answer, err = r.ask(ctx, q, &t.known, nil); !errors.Is(err, auth.ErrUnknownUser) || answer.Directory != "" {
 			return answer, err
 		}
 	}
 	return auth.Route{}, auth.ErrUnknownUser
 }
 
-func (r *route) answer(n auth.Name) (auth.Route, error) {
-	user, err := r.user(n)
+// answer fills in a, which is zero: a route is too large to be passed on from hand to hand at each login.
+func (r *route) answer(n *auth.Name, a *auth.Route) error {
+	user, err := r.user(*n)
 	if err != nil {
-		return auth.Route{}, err
+		return err
 	}
-	return auth.Route{
-		Label:   r.label,
-		Backend: r.config.Backend,
-		Tenant:  r.config.Tenant,
-		Account: n.Key,
-		Login:   auth.BackendLogin{User: user},
-	}, nil
+	a.Label, a.Backend, a.Tenant, a.Account = r.label, r.config.Backend, r.config.Tenant, n.Key
+	a.Login.User = user
+	return nil
 }
 
 // user is the name that the backend is told.
@@ -125,7 +123,7 @@ func (r *route) user(n auth.Name) (string, error) {
 }
 
 // fails names the key of the first condition, domains left out, that q does not meet; "" if there is none.
-func (r *route) fails(q auth.Query) string {
+func (r *route) fails(q *auth.Query) string {
 	if len(r.users) > 0 {
 		full := q.Name.Full()
 		if !slices.ContainsFunc(r.users, func(re *regexp.Regexp) bool { return re.MatchString(full) }) {
