@@ -73,7 +73,8 @@ func FuzzFile(f *testing.F) {
 
 // Where the fast reader of YAML takes an element, it says what the library says.
 func FuzzPlainYAML(f *testing.F) {
-	for _, s := range []string{"- user: a\n", "- user: a\n  backend: \"b\"\n", "- user: 'a'\n  tenant: 0x1F\n", "- user: null\n", "-  user: a:b\n   name: x\n", "- user: a\n   name: x\n"} {
+	for _, s := range []string{"- user: a\n", "- user: a\n  backend: \"b\"\n", "- user: 'a'\n  tenant: 0x1F\n", "- user: null\n", "-  user: a:b\n   name: x\n", "- user: a\n   name: x\n",
+		"- {user: a, backend: \"b\"}\n", "- {user: a, name: ''}\n", "- {user: 'a, b'}\n", "- {user: a,b}\n", "- {}\n"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

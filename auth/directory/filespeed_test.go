@@ -30,6 +30,11 @@ var manyUsers = []struct {
 			return fmt.Sprintf("- user: %s@%s\n  backend: pop%02d\n  name: %s\n  tenant: tenant%d\n", user, domain, n%20, user, n%100)
 		},
 		func(path string) Config { return Config{Type: "file", File: FileConfig{Path: path}} }},
+	{"braces.yaml", "",
+		func(user, domain string, n int) string {
+			return fmt.Sprintf("- {user: %s@%s, backend: pop%02d, name: %s, tenant: tenant%d}\n", user, domain, n%20, user, n%100)
+		},
+		func(path string) Config { return Config{Type: "file", File: FileConfig{Path: path}} }},
 	{"popmap", "# who lives where\n",
 		func(user, domain string, n int) string {
 			return fmt.Sprintf("%s@%s:%s@10.0.0.%d:110\n", user, domain, user, n%20+1)

@@ -96,36 +96,50 @@ func (p *yamlParser) flush() {
 	p.item, p.first = p.item[:0], 0
 }
 
-// plain reads an element of the simplest form, a "key: value" on each line, as fast as a million of them need. It is false for
-// anything that may mean more than it seems to.
+// plain reads an element of the simplest forms, a "key: value" on each line or all of them in braces on one line, as fast as a
+// million of them need. It is false for anything that may mean more than it seems to.
 func (p *yamlParser) plain(e *listed) bool {
-	item := p.item
-	text := bytes.TrimLeft(item[p.column+1:], " ")
-	column := len(item) - len(text)
+	text := bytes.TrimLeft(p.item[p.column+1:], " ")
+	column := len(p.item) - len(text)
+	if line, ok := bytes.CutSuffix(text, []byte("}\n")); ok && text[0] == '{' {
+		return plainBraces(e, line[1:])
+	}
 	for len(text) > 0 {
-		line := text
-		if i := bytes.IndexByte(text, '\n'); i >= 0 {
-			line, text = text[:i], text[i+1:]
-		}
-		key, value, ok := bytes.Cut(line, []byte(": "))
-		if !ok {
+		line, rest, _ := bytes.Cut(text, []byte("\n"))
+		if !plainPair(e, line, true) {
 			return false
 		}
-		n := slices.Index(columns, string(key))
-		value, ok = plainValue(value)
-		if n < 0 || !ok || e.set(n, string(value)) != nil {
-			return false
-		}
-		if len(text) == 0 {
+		if len(rest) == 0 {
 			return true
 		}
-		trimmed := bytes.TrimLeft(text, " ")
-		if len(text)-len(trimmed) != column {
+		text = bytes.TrimLeft(rest, " ")
+		if len(rest)-len(text) != column {
 			return false
 		}
-		text = trimmed
 	}
 	return false
+}
+
+// plainBraces reads what stands between braces.
+func plainBraces(e *listed, text []byte) bool {
+	for more := true; more; {
+		var pair []byte
+		if pair, text, more = bytes.Cut(text, []byte(", ")); !plainPair(e, pair, false) {
+			return false
+		}
+	}
+	return true
+}
+
+// plainPair takes a key with its value. Colons in a value without quotes are left to the library where they may part another pair.
+func plainPair(e *listed, pair []byte, colons bool) bool {
+	key, value, ok := bytes.Cut(pair, []byte(": "))
+	if quoted := bytes.IndexAny(value, `"'`) == 0; !ok || !colons && !quoted && bytes.IndexByte(value, ':') >= 0 {
+		return false
+	}
+	n := slices.Index(columns, string(key))
+	value, ok = plainValue(value)
+	return n >= 0 && ok && e.set(n, string(value)) == nil
 }
 
 // plainValue gives the text of a value that is what it seems to be, in quotes or without. It need not know all of them.
