@@ -37,6 +37,7 @@ user's mailbox is, logs in there, usually in plaintext, and carries the mail.`,
   popgate serve --to 10.0.0.5:110                TLS in front of one server, without a config file
   popgate serve -c /etc/popgate/popgate.yaml     with one
   popgate check -c popgate.yaml                  find every fault in it
+  popgate doctor -c popgate.yaml                 find out what the mail servers behind it can do
   popgate route -c popgate.yaml alice@example.org`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -44,7 +45,7 @@ user's mailbox is, logs in there, usually in plaintext, and carries the mail.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), certsCommand(), backendsCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), certsCommand(), backendsCommand(), doctorCommand(), demoCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0

@@ -1,0 +1,300 @@
+package backend
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/proxy/pop3"
+)
+
+const (
+	// doctorWithin bounds all that is asked of one server.
+	doctorWithin = time.Minute
+	// doctorGuess bounds the wait for a server that is spoken to in a way that it may not know.
+	doctorGuess = 3 * time.Second
+	// doctorName is whose name the server hears where no account was given to try.
+	doctorName = "popgate-doctor"
+)
+
+// DoctorOptions say how far an examination goes.
+type DoctorOptions struct {
+	// Timeout bounds each wait: for a connection, a greeting, an answer.
+	Timeout time.Duration
+	// WrongAs is an account to try one wrong password with, to see how long the server takes to refuse it; "" for none.
+	WrongAs string
+	// Login is a login to make, in the way that is configured; nil for none. The caller wipes its secret.
+	Login *auth.BackendLogin
+	// Progress is told what comes next. It may be nil.
+	Progress func(what string)
+}
+
+// An Exam is what a server was found to be.
+type Exam struct {
+	Backend string `json:"backend"`
+	Server  string `json:"server"`
+	// Facts are what was seen.
+	Facts Facts `json:"facts"`
+	// Findings say it in words, in the order to read them in.
+	Findings []Finding `json:"findings"`
+	// Changes are the keys of the backend to write differently.
+	Changes []Change `json:"changes,omitempty"`
+}
+
+// Worst is the level of the worst finding.
+func (e *Exam) Worst() Level {
+	worst := LevelOK
+	for _, f := range e.Findings {
+		worst = max(worst, f.Level)
+	}
+	return worst
+}
+
+// A Level says how much a finding matters.
+type Level uint8
+
+// The levels. Odd is worth knowing; Bad keeps users from their mail, or will.
+const (
+	LevelOK Level = iota
+	LevelOdd
+	LevelBad
+)
+
+// MarshalText gives ok, odd or bad.
+func (l Level) MarshalText() ([]byte, error) {
+	return []byte([...]string{"ok", "odd", "bad"}[min(l, LevelBad)]), nil
+}
+
+// A Finding is one line of an examination.
+type Finding struct {
+	Item  string `json:"item"`
+	Found string `json:"found"`
+	Level Level  `json:"level"`
+	// Why is what is odd or bad about it, and what to do; "" where nothing is.
+	Why string `json:"why,omitempty"`
+}
+
+// A Change is one key of a backend's section to write differently.
+type Change struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"` // in YAML
+	Reason string `json:"reason"`
+}
+
+// How a server answered something.
+const (
+	answerTaken   = "taken"
+	answerRefused = "refused"
+	answerSilent  = "silent"
+	answerClosed  = "closed"
+	answerGarbage = "garbage"
+	answerCommand = "command" // a PROXY header was taken for a command
+)
+
+// Facts are what was seen of a server. Answers are taken, refused, silent, closed or garbage (no POP3), "" where it was
+// not asked; that to a PROXY header may be command: it was taken for one.
+type Facts struct {
+	Addresses  []netip.Addr `json:"addresses,omitempty"`
+	ConnectMS  float64      `json:"connect_ms"`
+	GreetingMS float64      `json:"greeting_ms"`
+	// Error is why nothing more was found out.
+	Error string `json:"error,omitempty"`
+	// SameHost says that the server was reached without leaving this machine: it may treat others otherwise.
+	SameHost bool `json:"same_host,omitempty"`
+	// TLS and Header are how the server had to be spoken to: TLS from the first octet on, and with which PROXY header.
+	TLS      bool   `json:"tls_from_the_start"`
+	Header   string `json:"proxy_header,omitempty"`
+	Greeting string `json:"greeting,omitempty"`
+	APOP     bool   `json:"apop"`
+
+	CAPA         string            `json:"capa,omitempty"`
+	Capabilities pop3.Capabilities `json:"capabilities,omitempty"`
+	// TLSCapabilities are those behind STLS.
+	TLSCapabilities pop3.Capabilities `json:"capabilities_behind_stls,omitempty"`
+	Auth            string            `json:"auth,omitempty"`
+	Mechanisms      []string          `json:"auth_list,omitempty"`
+	Pipelining      string            `json:"pipelining,omitempty"`
+
+	XClientOffered bool   `json:"xclient_offered"`
+	XClient        string `json:"xclient,omitempty"`
+	// Plaintext is the answer to USER without TLS; PlaintextText its words.
+	Plaintext     string `json:"plaintext,omitempty"`
+	PlaintextText string `json:"plaintext_text,omitempty"`
+
+	STLS     string    `json:"stls,omitempty"`
+	STLSText string    `json:"stls_text,omitempty"`
+	Cert     *TLSFacts `json:"certificate,omitempty"`
+	// Injected says that what was sent behind STLS in clear was taken as if it had come over TLS.
+	Injected bool `json:"takes_octets_behind_stls"`
+	// Port995 says that the host speaks TLS at port 995; asked where the server's own port is 110.
+	Port995 bool `json:"tls_at_port_995"`
+
+	// NoHeader, HeaderV1 and HeaderV2 are what came to a connection without a PROXY header, and with one.
+	NoHeader string `json:"without_proxy_header,omitempty"`
+	HeaderV1 string `json:"proxy_v1,omitempty"`
+	HeaderV2 string `json:"proxy_v2,omitempty"`
+
+	Wrong *WrongFacts `json:"wrong_password,omitempty"`
+	Login *LoginFacts `json:"login,omitempty"`
+}
+
+// WrongFacts are what a wrong password brought about.
+type WrongFacts struct {
+	Text string  `json:"text"`
+	Took float64 `json:"took_ms"`
+	// Accepted says that the server let it in. Kind is what popgate makes of a refusal.
+	Accepted bool   `json:"accepted"`
+	Kind     string `json:"kind,omitempty"`
+}
+
+// LoginFacts are what a login in the way that is configured brought about.
+type LoginFacts struct {
+	Error        string            `json:"error,omitempty"`
+	Took         float64           `json:"took_ms"`
+	STAT         string            `json:"stat,omitempty"`
+	UIDL         string            `json:"uidl,omitempty"`
+	TOP          string            `json:"top,omitempty"`
+	Messages     int               `json:"messages"`
+	Capabilities pop3.Capabilities `json:"capabilities,omitempty"`
+}
+
+// An exam is an examination at work. It uses one connection at a time.
+type exam struct {
+	pool   *Pool
+	member *member
+	opts   *DoctorOptions
+	tls    *tls.Config // the configured one, for what it trusts
+	way    way
+	trust  error
+	Exam
+}
+
+// Servers are the addresses of the backend's configured servers.
+func (p *Pool) Servers() []string {
+	all := make([]string, 0, len(p.members))
+	for _, m := range p.members {
+		all = append(all, m.address.text)
+	}
+	return all
+}
+
+// Examine finds out what a server of the backend is like, one connection after the other, each wait bounded, and all
+// within a minute. The error is about address alone. It is meant for a pool of which nobody else makes use.
+func (p *Pool) Examine(ctx context.Context, address string, o *DoctorOptions) (*Exam, error) {
+	m, err := p.named(auth.Server{Address: address})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, doctorWithin)
+	defer cancel()
+	x := &exam{pool: p, member: m, opts: o, tls: m.tls}
+	x.Backend, x.Server = p.config.Name, m.address.text
+	if x.tls == nil {
+		x.tls = serverTLS(p.tls, &p.config, m.address.host)
+	}
+	x.examine(ctx)
+	x.judge()
+	return &x.Exam, nil
+}
+
+// saying tells what comes next.
+func (x *exam) saying(what string) {
+	if x.opts.Progress != nil {
+		x.opts.Progress(what)
+	}
+}
+
+func (x *exam) examine(ctx context.Context) {
+	x.saying("name and connection")
+	if x.member.address.ip.IsValid() {
+		x.Facts.Addresses = []netip.Addr{x.member.address.ip.Addr()}
+	} else if ips, err := x.pool.backends.addresses(ctx, x.member.address); err != nil {
+		x.Facts.Error = err.Error()
+		return
+	} else {
+		x.Facts.Addresses = ips
+	}
+	if err := x.approach(ctx); err != nil {
+		x.Facts.Error = err.Error()
+		return
+	}
+	for _, probe := range []struct {
+		what string
+		do   func(context.Context)
+	}{
+		{"capabilities", x.talk},
+		{"a name without TLS", x.plaintext},
+		{"STLS", x.startTLS},
+		{"octets behind STLS", x.inject},
+		{"port 995", x.port995},
+		{"PROXY headers", x.headers},
+		{"a wrong password", x.wrong},
+		{"a login", x.login},
+	} {
+		if ctx.Err() != nil {
+			x.Facts.Error = "the examination took more than a minute, and was ended"
+			return
+		}
+		x.saying(probe.what)
+		probe.do(ctx)
+	}
+}
+
+// approach finds the way to speak to the server: the configured one, or else another that it greets to.
+func (x *exam) approach(ctx context.Context) error {
+	c := &x.pool.config
+	configured := way{tls: x.pool.planOf(x.member).mode == TLSImplicit}
+	if c.proxies() {
+		configured.header = c.ClientInfo
+	}
+	var failed error
+	ways := []way{configured, {}, {tls: true}, {header: ClientProxyV2}, {tls: true, header: ClientProxyV2}}
+	for i, w := range ways {
+		if i > 0 && w == configured {
+			continue
+		}
+		timeout := x.opts.Timeout
+		if i > 0 {
+			timeout = min(timeout, doctorGuess)
+		}
+		v, err := x.open(ctx, w, timeout)
+		var f *visitError
+		if errors.As(err, &f) && (f.step == stepConnect || f.refused) {
+			return err // nothing else would help
+		}
+		if failed == nil {
+			failed = err
+		}
+		if err != nil {
+			continue
+		}
+		if w.header == "" || x.header(ctx, v) == answerTaken {
+			x.met(v)
+			v.close()
+			return nil
+		}
+		failed = errHeader // it greeted all the same, for it looked at the header later
+	}
+	return failed
+}
+
+// met notes what the first connection showed.
+func (x *exam) met(v *visit) {
+	x.way = v.way
+	f := &x.Facts
+	f.TLS, f.Header = v.way.tls, v.way.header
+	f.ConnectMS, f.GreetingMS = milliseconds(v.connected), milliseconds(v.greeted)
+	f.Greeting, f.APOP = v.line, v.stamped()
+	f.XClientOffered = v.greeting.Code == "XCLIENT"
+	f.SameHost = v.sameHost()
+	if v.state != nil {
+		f.Cert, x.trust = x.certificate(v.state)
+	}
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(100*time.Microsecond).Microseconds()) / 1000
+}
