@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,8 @@ func backendsCommand() *cobra.Command {
 sessions they hold, who waits, and what went wrong last.
 
 STATE is up, starting (back or new, with a part of its share: slow_start), down (not reached), failing (it greets, and then
-fails logins), banned (it refuses passwords that it took before) and drained (no new logins).`,
+fails logins), banned (it refuses passwords that it took before) and drained (no new logins). Below the table is what
+changed about the servers themselves within a week, by what they say to checks: an upgrade, mostly.`,
 		Example: `  popgate backends
   popgate backends drain old/10.0.0.5:110      no new logins there; sessions go on until they end
   popgate backends undrain old/10.0.0.5:110
@@ -122,7 +124,30 @@ func backendsTable(w io.Writer, list []admin.Backend) error {
 			row(plain(b.Name), "(named by a directory; none yet)", "-", "-", "-", "-", "-", "-", "-")
 		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return changesOf(w, list, time.Now())
+}
+
+// changesOf prints what changed about servers in the last days.
+func changesOf(w io.Writer, list []admin.Backend, now time.Time) error {
+	const days = 7
+	var b strings.Builder
+	for _, one := range list {
+		for _, s := range one.Servers {
+			for _, c := range s.Changes {
+				if now.Sub(c.At) < days*24*time.Hour {
+					fmt.Fprintf(&b, "%s  %s/%s changed: %s\n", moment(c.At), plain(one.Name), plain(s.Address), plain(c.String()))
+				}
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	_, err := io.WriteString(w, "\n"+b.String())
+	return err
 }
 
 func serverName(s admin.Server) string {

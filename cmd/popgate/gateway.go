@@ -67,6 +67,9 @@ func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gatewa
 	g.audit = audit.New(c.Node, g.log, g.registry)
 	g.dirs = directory.New(passwd.New(0), g.log, g.registry)
 	g.backends = backend.New(g.log, g.registry)
+	if err := g.backends.Remember(c.StateDir); err != nil {
+		g.log.Warn("read what was known of backends; changes since then are not told", "cause", err)
+	}
 	g.proxy = proxy.New(g.audit, g.log, g.registry)
 	return g, nil
 }

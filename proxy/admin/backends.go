@@ -43,6 +43,9 @@ type Server struct {
 	Addresses       []netip.Addr `json:"addresses,omitempty"`
 	LookupError     string       `json:"lookup_error,omitempty"`
 	Capabilities    []string     `json:"capabilities,omitempty"`
+	Greeting        string       `json:"greeting,omitempty"`
+
+	Changes []backend.ServerChange `json:"changes,omitempty"`
 }
 
 func backendJSON(s *backend.Status) Backend {
@@ -53,7 +56,7 @@ func backendJSON(s *backend.Status) Backend {
 			Sessions: one.Sessions, MaxSessions: one.MaxSessions, Queued: one.Queued,
 			LoginsPerSecond: one.LoginsPerSecond, AheadMS: one.Ahead.Milliseconds(),
 			LastError: one.LastError, LastErrorAt: one.LastErrorAt, Addresses: one.Addresses, LookupError: one.LookupError,
-			Capabilities: one.Capabilities,
+			Capabilities: one.Capabilities, Greeting: one.Greeting, Changes: one.Changes,
 		})
 	}
 	return b

@@ -36,8 +36,9 @@ type Backends struct {
 	servers map[serverID]*server    // those of the view in use
 	drained map[string]*atomic.Bool // by an operator, by backend; those of the view in use
 
-	guests guests
-	good   goodLogins
+	guests   guests
+	profiles profiles
+	good     goodLogins
 }
 
 type serverID struct{ backend, address string }
@@ -49,15 +50,16 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 		log = slog.New(slog.DiscardHandler)
 	}
 	b := &Backends{
-		log:     log,
-		epoch:   time.Now(),
-		dial:    dial,
-		lookup:  net.DefaultResolver.LookupNetIP,
-		changed: make(chan struct{}, 1),
-		servers: map[serverID]*server{},
-		drained: map[string]*atomic.Bool{},
-		guests:  newGuests(),
-		good:    goodLogins{seed: maphash.MakeSeed(), slots: make([]atomic.Uint64, goodSlots)},
+		log:      log,
+		epoch:    time.Now(),
+		dial:     dial,
+		lookup:   net.DefaultResolver.LookupNetIP,
+		changed:  make(chan struct{}, 1),
+		servers:  map[serverID]*server{},
+		drained:  map[string]*atomic.Bool{},
+		guests:   newGuests(),
+		profiles: newProfiles(),
+		good:     goodLogins{seed: maphash.MakeSeed(), slots: make([]atomic.Uint64, goodSlots)},
 	}
 	b.view.Store(&View{})
 	if reg != nil {

@@ -40,9 +40,13 @@ func checkSteps(kind string) []step {
 // Run checks the servers of the view in use until ctx ends, and returns nil then: it asks each for its capabilities
 // soon, and every few minutes from then on, and finds out when a dead one is back.
 func (b *Backends) Run(ctx context.Context) error {
+	var keeping sync.WaitGroup
+	keeping.Go(func() { b.keepProfiles(ctx) })
 	for ctx.Err() == nil {
 		b.watch(ctx, b.view.Load())
 	}
+	keeping.Wait()
+	b.saveProfiles()
 	return nil
 }
 
@@ -142,6 +146,7 @@ func (p *Pool) checkServer(ctx context.Context, m *member) {
 	if p.probe != nil && err == nil {
 		a.succeeded()
 	}
+	a.profile()
 	a.warnPublic()
 }
 

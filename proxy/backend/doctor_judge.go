@@ -43,11 +43,11 @@ func (x *exam) judge() {
 	x.judgeMechanisms()
 	x.judgePipelining()
 	x.judgePlaintext()
-	x.judgeTLS()
-	x.judgeHeaders()
 	x.judgeXClient()
-	x.judgeWrong()
+	x.judgeHeaders()
+	x.judgeTLS()
 	x.judgeLogin()
+	x.judgeWrong()
 	if f.Error != "" {
 		x.odd(LevelOdd, "examination", "not finished", f.Error)
 	}
@@ -68,8 +68,7 @@ func (x *exam) judgeAddress() {
 		text += fmt.Sprintf("   connected in %s", inWords(f.ConnectMS))
 	}
 	if f.SameHost {
-		x.odd(LevelOK, "address", text+"   (this machine)", "it may treat other machines otherwise: examine it from where popgate runs")
-		return
+		text += "   (this machine; it may treat others otherwise)"
 	}
 	x.found("address", text)
 }
@@ -187,11 +186,11 @@ func difference(before, after pop3.Capabilities) string {
 
 func (x *exam) judgeMechanisms() {
 	f := &x.Facts
-	listed, ok := f.Capabilities.Args("SASL")
-	if over, more := f.TLSCapabilities.Args("SASL"); more && (!ok || x.pool.config.TLS == TLSStart) {
-		listed, ok = over, true
-	}
+	listed, _ := f.Capabilities.Args("SASL")
 	text := "CAPA: " + orNone(strings.Join(listed, " "))
+	if over, ok := f.TLSCapabilities.Args("SASL"); ok && !slices.Equal(listed, over) {
+		text += ", over TLS: " + orNone(strings.Join(over, " "))
+	}
 	switch f.Auth {
 	case answerTaken:
 		text += "; AUTH alone: " + orNone(strings.Join(f.Mechanisms, " "))

@@ -81,9 +81,10 @@ type attempt struct {
 
 	begun, connected, greeted time.Time
 	offersXClient             bool
-	named                     bool // the server has been told of a client before its greeting
-	passed                    bool // the password may have left: no other server may be asked
-	answers                   int  // to commands before the password
+	hello                     pop3.Reply // the greeting
+	named                     bool       // the server has been told of a client before its greeting
+	passed                    bool       // the password may have left: no other server may be asked
+	answers                   int        // to commands before the password
 
 	line [192]byte // commands are built here; most fit
 }
@@ -268,7 +269,7 @@ func (a *attempt) greeting(ctx context.Context) error {
 		return &Error{Kind: Temporary, Reply: r}
 	}
 	a.greeted = time.Now()
-	a.offersXClient = r.Code == "XCLIENT"
+	a.hello, a.offersXClient = r, r.Code == "XCLIENT"
 	a.arrived()
 	return nil
 }

@@ -29,6 +29,7 @@ type counts struct {
 	checked  atomic.Uint64
 	failed   atomic.Uint64
 	noClient atomic.Uint64 // logins that could not say who the client is, the greeting not offering XCLIENT
+	changed  atomic.Uint64 // times that a check saw another server than before
 	opened   atomic.Uint64 // times that the breaker opened
 	turned   [turns]atomic.Uint64
 	waits    atomic.Uint64 // logins that waited in the queue or for their turn, and began
@@ -72,6 +73,9 @@ var (
 		"Logins that waited for a place or their turn at the server, and got it.", []string{"backend", "server"}, nil)
 	waitSecondsDesc = prometheus.NewDesc("popgate_backend_wait_seconds_total",
 		"Time that these logins waited.", []string{"backend", "server"}, nil)
+	changedDesc = prometheus.NewDesc("popgate_backend_changes_total",
+		"Changes that checks saw of a server: another greeting, other capabilities, other TLS, XCLIENT gone or new.",
+		[]string{"backend", "server"}, nil)
 	openedDesc = prometheus.NewDesc("popgate_backend_breaker_opened_total",
 		"Times that the server was passed over because it failed the logins of many client networks.",
 		[]string{"backend", "server"}, nil)
@@ -89,7 +93,7 @@ type collector struct{ b *Backends }
 // Describe names all that Collect gives.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc, openedDesc, bannedDesc,
+		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc, openedDesc, bannedDesc, changedDesc,
 	} {
 		ch <- d
 	}
@@ -163,6 +167,9 @@ func (n *counts) collect(ch chan<- prometheus.Metric, backend, server string, xc
 		count(turnedDesc, &n.turned[i], turnedNames[i])
 	}
 	count(openedDesc, &n.opened)
+	if server != labelDirectory {
+		count(changedDesc, &n.changed)
+	}
 	count(waitsDesc, &n.waits)
 	ch <- prometheus.MustNewConstMetric(waitSecondsDesc, prometheus.CounterValue,
 		time.Duration(n.waitTime.Load()).Seconds(), backend, server)

@@ -66,6 +66,10 @@ type ServerStatus struct {
 	LookupError string
 	// Capabilities are the server's last answer to CAPA, nil where there is none. They must not be changed.
 	Capabilities pop3.Capabilities
+	// Greeting is the text that the server greets checks with, "" where none has seen it.
+	Greeting string
+	// Changes are the last changes that checks saw of the server, the latest last. They must not be changed.
+	Changes []ServerChange
 }
 
 // The values of ServerStatus.State.
@@ -118,6 +122,7 @@ func (p *Pool) status(m *member) ServerStatus {
 	if e := s.name.failed.Load(); e != nil {
 		one.LookupError = e.text
 	}
+	one.Greeting, one.Changes = p.backends.profiles.of(serverID{s.backend, s.address})
 	if c := s.caps.Load(); c != nil {
 		one.Capabilities = *c
 	}
