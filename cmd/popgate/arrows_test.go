@@ -43,8 +43,9 @@ var arrows = map[string][]string{
 	"proxy/certs/internal/servers": {"policy/cluster"},
 	"proxy/admin":                  {"auth/...", "policy/...", "proxy", "proxy/backend", "proxy/certs"},
 
-	"configs":     {"auth/...", "policy/...", "proxy/..."},
-	"cmd/popgate": {"auth/...", "policy/...", "proxy/...", "configs"},
+	"configs":         {"auth/...", "policy/...", "proxy/..."},
+	"configs/convert": {},
+	"cmd/popgate":     {"auth/...", "policy/...", "proxy/...", "configs", "configs/convert"},
 }
 
 // sole names what only these packages, or with "/..." all below one too, may import from outside.

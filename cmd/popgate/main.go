@@ -45,7 +45,7 @@ user's mailbox is, logs in there, usually in plaintext, and carries the mail.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), certsCommand(), backendsCommand(), doctorCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), importCommand(), certsCommand(), backendsCommand(), doctorCommand(), demoCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
