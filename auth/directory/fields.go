@@ -101,7 +101,8 @@ func truth(name, value string) (bool, error) {
 	return false, fmt.Errorf("%s is %q, which is neither true nor false", name, clip(value))
 }
 
-// netList reads a list of networks and addresses, parted by blanks or commas; PostgreSQL puts braces around its arrays.
+// netList reads a list of networks and addresses, parted by blanks or commas; PostgreSQL puts braces around its arrays. Nothing, or
+// braces around nothing, is no list.
 func netList(name, value string) ([]netip.Prefix, error) {
 	if rest, ok := strings.CutPrefix(value, "{"); ok {
 		value = strings.TrimSuffix(rest, "}")
@@ -120,6 +121,9 @@ func netList(name, value string) ([]netip.Prefix, error) {
 			return nil, fmt.Errorf("%s has more than %d networks", name, maxNets)
 		}
 		nets = append(nets, p.Masked())
+	}
+	if nets == nil && strings.TrimSpace(value) != "" {
+		return nil, fmt.Errorf("%s names no network", name) // none would mean everywhere
 	}
 	return nets, nil
 }

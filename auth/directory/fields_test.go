@@ -27,6 +27,8 @@ func TestFields(t *testing.T) {
 		{"allow_nets=", ""},
 		{"allow_nets=::ffff:192.0.2.1", "nets=192.0.2.1/32"},
 
+		{"allow_nets={}", ""},
+		{"allow_nets=, ,", "! allow_nets names no network"},
 		{"user=u|username=v", "! user is there twice"},
 		{"disabled=maybe", "! disabled is \"maybe\""},
 		{"server=a|host=b", "! server is \"a\" and host is \"b\""},
