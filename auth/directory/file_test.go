@@ -150,7 +150,7 @@ func TestFileFaults(t *testing.T) {
 		"user,server\na,h h\n":                         "neither an address nor a host name",
 		"user,disabled\na,perhaps\n":                   "neither true nor false",
 		"user,allow_nets\na,10.0.0.0/33\n":             "no network",
-		"user,allow_nets\na,\",\"\n":                   "without a network",
+		"user,allow_nets\na,\",\"\n":                   "names no network",
 		"user,name\na,b\x7f\n":                         "blank or control byte",
 		"user\nAlice@x.org\nalice@X.org\n":             `f:3: "alice@x.org" is in line 2 already`,
 		"domain\nx.org\nX.org\n":                       `f:3: "x.org" is in line 2 already`,

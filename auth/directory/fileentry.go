@@ -48,7 +48,7 @@ func (e *listed) set(column int, value string) (err error) {
 		*texts[column] = value
 	case column == colAllowNets:
 		if e.AllowNets, err = netList("allow_nets", value); err == nil && value != "" && len(e.AllowNets) == 0 {
-			err = errors.New("has allow_nets without a network in it")
+			err = errors.New("allow_nets names no network")
 		}
 	case column == colDisabled:
 		e.Disabled, err = truth("disabled", value)
