@@ -134,7 +134,7 @@ func (x *exam) judgeCertificate(t *TLSFacts) {
 	case left < 0:
 		x.odd(min(level, x.trusted()), "  expires", text, "it has expired: renew it")
 	case left < soonExpired:
-		x.odd(LevelOdd, "  expires", text, fmt.Sprintf("that is in %s: renew it", plural(int(left.Hours()/24), "day")))
+		x.odd(LevelOdd, "  expires", text, fmt.Sprintf("that is in %s: renew it", plural(int(left.Hours()/24)+1, "day")))
 	default:
 		x.found("  expires", text)
 	}

@@ -251,7 +251,7 @@ func (x *exam) judgeWrong() {
 	case w == nil:
 	case w.Accepted:
 		x.odd(LevelBad, "wrong password", "taken!", "the server lets "+x.opts.WrongAs+" in with any password, it seems")
-	case w.Took == 0:
+	case !w.Asked:
 		x.odd(LevelBad, "wrong password", w.Text, "the login did not come to the password ("+w.Kind+")")
 	case w.Kind != WrongPassword.String():
 		x.odd(LevelBad, "wrong password", fmt.Sprintf("%s   in %s", w.Text, inWords(w.Took)),

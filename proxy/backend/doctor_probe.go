@@ -279,6 +279,7 @@ func (x *exam) wrong(ctx context.Context) {
 	last := len(steps) - 1
 	err := a.run(ctx, steps[:last])
 	if err == nil {
+		w.Asked = true
 		began := time.Now()
 		err = a.run(ctx, steps[last:])
 		w.Took = milliseconds(time.Since(began))
