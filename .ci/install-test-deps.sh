@@ -38,18 +38,21 @@ for need in "${needs[@]}"; do
 	IFS=, read -ra more <<<"${need#*:}"
 	packages+=("${more[@]}")
 done
-[ ${#packages[@]} -gt 0 ] || exit 0
+# Unpacked beside the system and not installed: Debian allows one POP3 server only, and that is Dovecot.
+beside=/usr/local/lib/popgate-tests/mailutils
+[ -e "$beside/usr/sbin/pop3d" ] || unpack=mailutils-pop3d
+[ ${#packages[@]} -gt 0 ] || [ -n "${unpack-}" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-	echo "The end-to-end tests need what Debian calls: ${packages[*]}. Install these with this system's own package manager." >&2
+	echo "The end-to-end tests need what Debian calls: ${packages[*]} ${unpack-}. Install these with this system's own package manager." >&2
 	exit 0
 fi
 if [ "$(id -u)" -ne 0 ]; then
-	echo "The end-to-end tests need: ${packages[*]}. Install with: sudo $0" >&2
+	echo "The end-to-end tests need: ${packages[*]} ${unpack-}. Install with: sudo $0" >&2
 	exit 0
 fi
 
-echo "installing for the tests: ${packages[*]}"
+echo "installing for the tests: ${packages[*]} ${unpack-}"
 export DEBIAN_FRONTEND=noninteractive
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -58,4 +61,20 @@ if [ ! -e "$policy" ]; then
 	chmod +x "$policy"
 fi
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
+[ ${#packages[@]} -eq 0 ] || apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
+[ -n "${unpack-}" ] || exit 0
+
+# The package, and those of its libraries that are not there.
+mapfile -t all < <(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$unpack" |
+	grep -E "^($unpack|lib)" | sort -u)
+missing=()
+for one in "${all[@]}"; do
+	dpkg-query -W -f '${Status}' "$one" 2>/dev/null | grep -q 'ok installed' || missing+=("$one")
+done
+folder=$(mktemp -d)
+(cd "$folder" && apt-get download -qq "${missing[@]}" >/dev/null 2>&1) || { # some of the names may be virtual
+	for one in "${missing[@]}"; do (cd "$folder" && apt-get download -qq "$one" >/dev/null 2>&1) || true; done
+}
+mkdir -p "$beside"
+for one in "$folder"/*.deb; do dpkg -x "$one" "$beside"; done
+rm -rf "$folder"
