@@ -62,19 +62,21 @@ func (b *Backends) watch(ctx context.Context, v *View) {
 			}
 		}
 	}
-	guest := func(one *guest, p *Pool, m *member) {
-		watchers.Go(func() { b.watchGuest(ctx, p, one, m) })
-		if !m.address.ip.IsValid() {
-			watchers.Go(func() { p.keepResolved(ctx, m, one.gone.Load) })
+	guest := func(w watched) {
+		watchers.Go(func() { b.watchGuest(ctx, w) })
+		if !w.member.address.ip.IsValid() {
+			watchers.Go(func() { w.pool.keepResolved(ctx, w.member, w.guest.gone.Load) })
 		}
 	}
-	for _, one := range b.adopt(v) {
-		guest(one, one.pool, one.member)
+	for _, w := range b.adopt(v) {
+		guest(w)
 	}
 	for going := true; going; {
 		select {
 		case one := <-b.guests.arrived:
-			guest(one, v.pools[one.id.backend], one.member)
+			if w, ok := b.welcome(v, one); ok {
+				guest(w)
+			}
 		case <-b.changed:
 			going = false
 		case <-ctx.Done():

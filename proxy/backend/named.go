@@ -96,8 +96,12 @@ func (b *Backends) guest(p *Pool, a address, mode string) *member {
 	g.byUse.MoveToFront(at)
 	one := at.Value.(*guest)
 	one.used = b.now()
+	m := one.member
 	if one.pool != p {
-		one.become(p, a, g.countsOf(id.backend))
+		m = one.as(p, a, g.countsOf(id.backend))
+		if one.pool == nil || b.view.Load().pools[id.backend] == p { // not by a login from before a reload
+			one.become(p, m)
+		}
 	}
 	if !one.watched {
 		select {
@@ -106,11 +110,11 @@ func (b *Backends) guest(p *Pool, a address, mode string) *member {
 		default: // the next login asks again
 		}
 	}
-	return one.member
+	return m
 }
 
-// become makes g a member of p, with what is known of the server already.
-func (g *guest) become(p *Pool, a address, shared *counts) {
+// as makes a member of p that is g, with what is known of the server already.
+func (g *guest) as(p *Pool, a address, shared *counts) *member {
 	m := newMember(a, 1)
 	if g.member != nil {
 		m.server = g.member.server
@@ -122,11 +126,17 @@ func (g *guest) become(p *Pool, a address, shared *counts) {
 	m.plan = &pl
 	m.address.name = &m.server.name
 	m.limit(&p.config, &ServerConfig{})
-	m.server.pacer = m.pacer
 	if g.id.mode != TLSNone {
 		m.tls = serverTLS(p.tls, &p.config, a.host)
 	}
+	return m
+}
+
+// become makes m, a member of p, what g is from now on.
+func (g *guest) become(p *Pool, m *member) {
 	g.member, g.pool = m, p
+	m.server.pacer = m.pacer
+	m.server.places.raise(m.maxSessions)
 }
 
 func (g *guests) countsOf(backend string) *counts {
@@ -160,6 +170,7 @@ func (g *guests) forget(at *list.Element) {
 	one := at.Value.(*guest)
 	one.gone.Store(true)
 	one.member.server.suspect() // wakes who watches it
+	one.member.server.name.again()
 	g.byUse.Remove(at)
 	delete(g.byID, one.id)
 }
@@ -181,26 +192,22 @@ func (b *Backends) idle(one *guest) bool {
 }
 
 // adopt makes the guests ready for a view: those of its backends are to be watched anew, the others are forgotten.
-func (b *Backends) adopt(v *View) []*guest {
+func (b *Backends) adopt(v *View) []watched {
 	g := &b.guests
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for len(g.arrived) > 0 {
 		<-g.arrived
 	}
-	var all []*guest
+	var all []watched
 	var next *list.Element
 	for at := g.byUse.Front(); at != nil; at = next {
 		next = at.Next()
 		one := at.Value.(*guest)
-		p := v.pools[one.id.backend]
-		if p == nil {
-			g.forget(at)
-			continue
+		if p := g.settle(v, at); p != nil {
+			one.watched = true
+			all = append(all, watched{one, p, one.member})
 		}
-		one.become(p, one.member.address, g.countsOf(one.id.backend))
-		one.watched = true
-		all = append(all, one)
 	}
 	for name := range g.counts {
 		if v.pools[name] == nil {
@@ -208,6 +215,43 @@ func (b *Backends) adopt(v *View) []*guest {
 		}
 	}
 	return all
+}
+
+// A watched is a guest as a view has it. What a guest is may change under guests.mu at any time.
+type watched struct {
+	guest  *guest
+	pool   *Pool
+	member *member
+}
+
+// settle makes the guest at at what it is by v, and returns its pool. It is forgotten where v does not have its backend: a
+// login from before a reload may have named it since.
+func (g *guests) settle(v *View, at *list.Element) *Pool {
+	one := at.Value.(*guest)
+	p := v.pools[one.id.backend]
+	switch {
+	case p == nil:
+		g.forget(at)
+	case one.pool != p:
+		one.become(p, one.as(p, one.member.address, g.countsOf(one.id.backend)))
+	}
+	return p
+}
+
+// welcome is the same for a guest that has arrived since v was adopted; ok is that it is to be watched.
+func (b *Backends) welcome(v *View, one *guest) (w watched, ok bool) {
+	g := &b.guests
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at := g.byID[one.id]
+	if at == nil || at.Value != one {
+		return w, false
+	}
+	p := g.settle(v, at)
+	if p == nil {
+		delete(g.counts, one.id.backend)
+	}
+	return watched{one, p, one.member}, p != nil
 }
 
 // of lists the members that a backend has by a directory's word, those used last first.
@@ -224,7 +268,8 @@ func (g *guests) of(backend string) []*member {
 }
 
 // watchGuest checks a server that a directory has named, as others are, until it is forgotten or ctx ends.
-func (b *Backends) watchGuest(ctx context.Context, p *Pool, one *guest, m *member) {
+func (b *Backends) watchGuest(ctx context.Context, w watched) {
+	p, one, m := w.pool, w.guest, w.member
 	b.view.Load().refresh() // what it can do is not known yet
 	delay := rand.N(checkSpread)
 	for wait(ctx, delay, m.server.poke) && !one.gone.Load() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -194,4 +195,56 @@ func TestNamedMetrics(t *testing.T) {
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "popgate_backend_connects_total"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNamedBehindReload holds that a login from before a reload that dropped its backend, or changed it, can go where a
+// directory says, leaves nothing behind, and does not bring old limits back.
+func TestNamedBehindReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := config("mail.example.org")
+		c.LoginsPerSecond = 5
+		b, v := running(t, func(address) (net.Conn, error) { return nil, errors.New("no route to host") }, c)
+		logIn := func(p *Pool, address string) {
+			t.Helper()
+			_, err := p.Login(t.Context(), at(address, ""))
+			refused(t, err, Down)
+		}
+		logIn(v.Pool("old"), "new.example.org")
+		c.LoginsPerSecond = 7
+		next := use(t, b, c)
+		synctest.Wait()
+		for _, p := range []*Pool{next.Pool("old"), v.Pool("old")} {
+			logIn(p, "new.example.org")
+			if m := b.guests.of("old")[0]; m.pacer.PerSecond() != 7 || m.server.pacer != m.pacer {
+				t.Errorf("the pace is %d, want the new one", m.pacer.PerSecond())
+			}
+		}
+		c.Name = "other"
+		use(t, b, c)
+		synctest.Wait()
+		logIn(next.Pool("old"), "late.example.org")
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if len(b.guests.byID) != 0 || len(b.guests.counts) != 0 {
+			t.Error("a server of a backend that is no more is remembered")
+		}
+	})
+}
+
+// TestNamedAtOnce has logins of two views name servers while views change; it is for the race detector.
+func TestNamedAtOnce(t *testing.T) {
+	b, v := running(t, func(address) (net.Conn, error) { return nil, errors.New("no route to host") }, config("10.0.0.1"))
+	var logins sync.WaitGroup
+	for range 20 {
+		next := use(t, b, config("10.0.0.1"))
+		for _, p := range []*Pool{v.Pool("old"), next.Pool("old")} {
+			logins.Go(func() {
+				for i := range 20 {
+					_, _ = p.Login(t.Context(), at(fmt.Sprintf("192.0.2.%d", i), ""))
+				}
+			})
+		}
+		v = next
+	}
+	logins.Wait()
 }
