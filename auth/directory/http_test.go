@@ -444,6 +444,35 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// TestInformational asks a service that says something before its answer, as proxies do with 103. What comes behind it is the answer to
+// the same question, and never to the next one, which is another user's.
+func TestInformational(t *testing.T) {
+	answer := func(r string) string {
+		if strings.Contains(r, "alice") {
+			return saying("Auth-Status: OK", "Auth-Server: 10.0.0.5", "Auth-Port: 110", "Content-Length: 0", "Connection: keep-alive")(r)
+		}
+		return saying("Auth-Status: Invalid login or password", "Content-Length: 0", "Connection: keep-alive")(r)
+	}
+	s := newService(t, nil, func(r string) string {
+		return "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + answer(r)
+	})
+	c := nginxForm(s)
+	c.KeepAlive = true
+	o := openHTTP(t, c)
+	for i := range 4 {
+		if got, err := o.Lookup(t.Context(), asks(t, "alice@example.org", "right")); err != nil || !got.Verified {
+			t.Errorf("alice, %d: %v, %v", i, got, err)
+		}
+		if got, err := o.Lookup(t.Context(), asks(t, "bob@example.org", "wrong")); !errors.Is(err, auth.ErrWrongPassword) {
+			t.Errorf("bob, %d: %v, %v", i, got, err)
+		}
+	}
+	s.will(func(string) string { return strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 10_000) })
+	if _, err := o.Lookup(t.Context(), asks(t, "alice@example.org", "right")); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a service that never comes to its answer: %v", err)
+	}
+}
+
 // newCertificates makes a CA and a pair for 127.0.0.1 and one for a client, with the CA's file.
 func newCertificates(t testing.TB) (caFile string, server, client tls.Certificate, pool *x509.CertPool) {
 	t.Helper()

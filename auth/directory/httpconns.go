@@ -127,6 +127,11 @@ func (conn *httpConn) exchange(request []byte, body bool) (httpAnswer, error) {
 	}
 	conn.left.N = maxHTTPHead
 	resp, err := http.ReadResponse(conn.r, nil) //nolint:bodyclose // which would wait for all that is left of it
+	for err == nil && resp.StatusCode < http.StatusOK {
+		// RFC 9110 section 15.2: the answer itself comes behind it. Left unread, it would be taken for that to the next question,
+		// which is another user's.
+		resp, err = http.ReadResponse(conn.r, nil) //nolint:bodyclose // as above
+	}
 	switch {
 	case err != nil && conn.left.N <= 0:
 		return httpAnswer{}, fmt.Errorf("the header of the answer is longer than %d bytes", maxHTTPHead)
