@@ -21,6 +21,7 @@ type login struct {
 	query auth.Query
 	route auth.Route
 	other auth.Server   // the server that goes with the other backend of a user who is being moved
+	moves bool          // the user is being moved
 	conn  *backend.Conn // the session at the backend, once the password was right
 	from  string        // the server that decided, "" for none
 	came  time.Time     // when the credentials were complete
@@ -108,9 +109,9 @@ func (l *login) enter(ctx context.Context) error {
 
 // logIn logs in at the backend, and where a user who is being moved is refused there, at the other one.
 func (l *login) logIn(ctx context.Context) error {
-	moving := l.route.Then != ""
+	l.moves = l.route.Then != ""
 	err := l.logInAt(ctx)
-	if moving && wrongPassword(err) {
+	if l.moves && wrongPassword(err) {
 		l.turn("")
 		if err := l.enter(ctx); err != nil {
 			return err
@@ -123,7 +124,7 @@ func (l *login) logIn(ctx context.Context) error {
 		if l.route.Verified {
 			return fmt.Errorf("%w: %w", errLoginRefused, err)
 		}
-	case err == nil && moving:
+	case err == nil && l.moves:
 		l.s.gw.moved.worked(l.route.Account, l.route.Backend)
 	}
 	if err == nil && l.route.Disabled {
@@ -157,6 +158,7 @@ func (l *login) logInAt(ctx context.Context) (err error) {
 		Account: l.route.Account,
 		Login:   l.route.Login,
 		Server:  l.route.Server,
+		Moving:  l.moves,
 	}
 	if req.Login.Secret == nil {
 		req.Login.Secret = l.creds.Secret

@@ -124,9 +124,10 @@ func (b *ban) lift() bool {
 }
 
 // refusedLogin looks whether a refusal may be meant for popgate and not for the user. One who had logged in with this
-// password before then hears that he shall try again later.
+// password before then hears that he shall try again later. Not one who is being moved: all who were are refused where they
+// had been, and are to be let in where they are.
 func (a *attempt) refusedLogin(e *Error) {
-	if e.Kind != WrongPassword {
+	if e.Kind != WrongPassword || a.req.Moving {
 		return
 	}
 	s, b := a.member.server, a.pool.backends

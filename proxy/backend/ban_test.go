@@ -258,3 +258,24 @@ func BenchmarkFingerprint(b *testing.B) {
 		g.note(g.fingerprint(&a), time.Hour)
 	}
 }
+
+// TestBannedMoving holds that users who were moved away from a server, all in one night, do not make it look as if it had
+// banned popgate: each would be kept from the server that has the mailbox now.
+func TestBannedMoving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, lines, _ := banning(t, nil)
+		for n := range 20 {
+			if err := play(t, p, lines, allIn, user(n, n%4)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range 20 {
+			req := user(n, n%4)
+			req.Moving = true
+			refused(t, play(t, p, lines, nobody, req), WrongPassword)
+		}
+		if s := p.backends.Status()[0].Servers[0]; s.State != StateUp {
+			t.Errorf("got the state %q", s.State)
+		}
+	})
+}

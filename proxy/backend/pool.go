@@ -96,6 +96,8 @@ type Request struct {
 	Login auth.BackendLogin
 	// Server is the one server to log in at, by the backend's settings; the zero Server leaves the choice to the backend.
 	Server auth.Server
+	// Moving says that the user may have been moved away: a server that no longer takes the password has not banned popgate.
+	Moving bool
 }
 
 // Login logs in at one of the servers, the one that the backend's balance picks for the account unless that one is dead,
