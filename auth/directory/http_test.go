@@ -257,6 +257,27 @@ func TestNginxWithoutPassword(t *testing.T) {
 	}
 }
 
+// TestEmptyPassword logs in with none, as anybody can: the service is not asked, nobody is let in, and the source is not down for it.
+func TestEmptyPassword(t *testing.T) {
+	s := newService(t, nil, answering(200, `{"verified":true,"backend":"new"}`, "Auth-Status: OK", "Auth-Server: 10.0.0.5", "Auth-Port: 110"))
+	checked := jsonForm(s)
+	checked.SendPassword = true
+	for _, c := range []HTTPConfig{nginxForm(s), checked} {
+		o := openHTTP(t, c)
+		d := cacheOver(t, o.Source, o.Vary)
+		for i := range 2 * brokenAfter {
+			q := asks(t, fmt.Sprintf("user%d@example.org", i), "")
+			q.Secret = auth.NewSecret(nil)
+			if got, err := d.Lookup(t.Context(), q); !errors.Is(err, auth.ErrWrongPassword) || got.Verified {
+				t.Errorf("%s: Lookup = %v, %v", c.Format, got, err)
+			}
+		}
+		if err := d.Trouble(); err != nil || len(s.asked) > 0 {
+			t.Errorf("%s: trouble %v, %d questions", c.Format, err, len(s.asked))
+		}
+	}
+}
+
 func TestNginxAnswer(t *testing.T) {
 	ok := []string{"Auth-Status: OK", "Auth-Server: 10.0.0.5", "Auth-Port: 110"}
 	with := func(more ...string) []string { return append(ok[:3:3], more...) }

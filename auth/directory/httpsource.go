@@ -34,8 +34,13 @@ func (h *httpSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error) 
 
 func (h *httpSource) lookup(ctx context.Context, q *auth.Query) (Answer, error) {
 	var secret []byte
-	if h.config.Format == formatNginx || h.config.SendPassword {
+	told := h.config.Format == formatNginx || h.config.SendPassword
+	if told {
 		secret = q.Secret.Reveal()
+	}
+	if told && q.Secret != nil && len(secret) == 0 {
+		// Anybody can send it: it must neither look like a fault of the service's, nor like a question without a password.
+		return Answer{}, fmt.Errorf("an empty password: %w", auth.ErrWrongPassword)
 	}
 	extra, err := h.headers()
 	if err != nil {
@@ -45,7 +50,7 @@ func (h *httpSource) lookup(ctx context.Context, q *auth.Query) (Answer, error) 
 		return h.lookupJSON(ctx, q, secret, extra)
 	}
 	if len(secret) == 0 {
-		return Answer{}, errUnasked
+		return Answer{}, asContent(errUnasked)
 	}
 	return h.lookupNginx(ctx, q, secret, extra)
 }
