@@ -144,9 +144,9 @@ type Facts struct {
 // WrongFacts are what a wrong password brought about.
 type WrongFacts struct {
 	// Asked says that the login came to the password.
-	Asked bool `json:"asked"`
-	Text string  `json:"text"`
-	Took float64 `json:"took_ms"`
+	Asked bool    `json:"asked"`
+	Text  string  `json:"text"`
+	Took  float64 `json:"took_ms"`
 	// Accepted says that the server let it in. Kind is what popgate makes of a refusal.
 	Accepted bool   `json:"accepted"`
 	Kind     string `json:"kind,omitempty"`

@@ -75,6 +75,9 @@ func (x *exam) judgeAddress() {
 
 // inWords writes milliseconds.
 func inWords(ms float64) string {
+	if ms < 0.1 {
+		return "0.1 ms"
+	}
 	if ms >= 1000 {
 		return fmt.Sprintf("%.1f s", ms/1000)
 	}
@@ -273,7 +276,7 @@ func (x *exam) judgeLogin() {
 		x.odd(LevelBad, "login", "failed", l.Error)
 		return
 	}
-	x.found("login", fmt.Sprintf("works, in %s; %d messages", inWords(l.Took), l.Messages))
+	x.found("login", fmt.Sprintf("works, in %s; %s", inWords(l.Took), plural(l.Messages, "message")))
 	for _, one := range []struct{ item, answer, why string }{
 		{"  STAT", l.STAT, "clients begin with it"},
 		{"  UIDL", l.UIDL, "clients that leave mail on the server load all of it again and again, or lose some"},
