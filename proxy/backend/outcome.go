@@ -170,7 +170,7 @@ func refusedPass(r pop3.Reply, user string, secret []byte) Kind {
 		return WrongPassword
 	case mailboxBusy(text):
 		return InUse
-	case containsAny(text, broken):
+	case containsAny(text, broken) && !containsAny(text, failed):
 		return Temporary
 	}
 	return WrongPassword
@@ -208,6 +208,11 @@ var (
 	broken = []string{
 		"try again", "try later", "system error", "internal error", "server error", "i/o error", "quota exceeded",
 		"no space left", "disk full", "disk is full", "out of memory", "overload", "timed out",
+	}
+	// failed may be said of a wrong password as well as of what is broken: "Login failed, please try again".
+	failed = []string{
+		"login fail", "logon fail", "log in fail", "log on fail", "authentication fail", "auth fail", "authorization fail",
+		"authenticate", "not accepted", "credential", "name or password", "password fail", "bad user", "bad auth",
 	}
 	// taken is what servers say of a mailbox that another session has, besides words about locks.
 	taken = []string{"already logged in", "already open", "another session", "another pop", "maillock", "being accessed"}
