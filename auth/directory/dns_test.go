@@ -309,6 +309,49 @@ func TestDNSFaults(t *testing.T) {
 	}
 }
 
+// TestDNSStrangersDomain has strangers log in with domains whose own servers are broken or silent. That is no reason to take the resolver
+// for down, as it would be where it does not answer for the root either.
+func TestDNSStrangersDomain(t *testing.T) {
+	z := newZone(t, zoneRecords...)
+	lost := false // everything is silent
+	z.set(func(z *zone) {
+		z.reply = func(m, r *dns.Msg, _ bool) {
+			switch name := r.Question[0].Name; {
+			case lost || strings.HasSuffix(name, ".silent.example."):
+				m.Id++ // to who waits for an answer that is none
+			case strings.HasSuffix(name, ".broken.example."):
+				m.Answer, m.Rcode = nil, dns.RcodeServerFailure
+			}
+		}
+	})
+	find := system{&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, z.addr)
+	}}}.srv
+	for name, find := range map[string]func(context.Context, string) (srvAnswer, error){"system": find, "resolver": resolver{z.addr}.srv} {
+		source := openDNS(t, defaultDNS())
+		source.find = find
+		d := cacheOver(t, source, VaryUser, func(c *Config) { c.Timeout = 400 * time.Millisecond; c.AllowedServers = []string{"mail.both.example"} })
+		ask := func(domain string) error {
+			_, err := d.Lookup(t.Context(), asks(t, "alice@"+domain, ""))
+			return err
+		}
+		for i := range 2 * brokenAfter {
+			domain := fmt.Sprintf("d%d.%s.example", i, []string{"broken", "silent"}[i%2])
+			if err := ask(domain); !errors.Is(err, auth.ErrDirectoryDown) || d.Trouble() != nil {
+				t.Errorf("%s: %s: %v, trouble %v", name, domain, err, d.Trouble())
+			}
+		}
+		if err := ask("both.example"); err != nil {
+			t.Errorf("%s: a good domain: %v", name, err)
+		}
+		z.set(func(*zone) { lost = true })
+		if err := ask("plain.example"); !errors.Is(err, auth.ErrDirectoryDown) || d.Trouble() == nil {
+			t.Errorf("%s: nothing answers: %v, trouble %v", name, err, d.Trouble())
+		}
+		z.set(func(*zone) { lost = false })
+	}
+}
+
 func TestDNSValidate(t *testing.T) {
 	for _, tt := range []struct {
 		c    DNSConfig

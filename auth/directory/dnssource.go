@@ -95,7 +95,7 @@ func (d *dnsSource) records(ctx context.Context, name string) ([]net.SRV, error)
 	if ok && time.Now().Before(known.until) {
 		return known.records, nil
 	}
-	found, err := d.find(ctx, name)
+	found, err := d.ask(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +106,24 @@ func (d *dnsSource) records(ctx context.Context, name string) ([]net.SRV, error)
 		d.remember(name, found)
 	}
 	return found.records, nil
+}
+
+// ask asks for a name. Anybody can log in with a domain of his own whose servers are silent or broken: where the resolver answers
+// for the root in the time that is left, it is well, and the fault is the domain's.
+func (d *dnsSource) ask(ctx context.Context, name string) (srvAnswer, error) {
+	first, cancel := ctx, func() {}
+	if end, ok := ctx.Deadline(); ok {
+		first, cancel = context.WithTimeout(ctx, time.Until(end)*3/4)
+	}
+	defer cancel()
+	found, err := d.find(first, name)
+	if err == nil || errors.As(err, new(contentError)) || ctx.Err() != nil {
+		return found, err
+	}
+	if _, rootErr := d.find(ctx, "."); rootErr == nil {
+		return srvAnswer{}, asContent(err)
+	}
+	return srvAnswer{}, err
 }
 
 func (d *dnsSource) remember(name string, a srvAnswer) {
