@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/netip"
 	"time"
 
@@ -170,6 +171,7 @@ type exam struct {
 	opts   *DoctorOptions
 	tls    *tls.Config // the configured one, for what it trusts
 	way    way
+	local  netip.AddrPort // where connections come from
 	trust  error
 	Exam
 }
@@ -286,6 +288,9 @@ func (x *exam) approach(ctx context.Context) error {
 // met notes what the first connection showed.
 func (x *exam) met(v *visit) {
 	x.way = v.way
+	if local, ok := v.raw.LocalAddr().(*net.TCPAddr); ok {
+		x.local = local.AddrPort()
+	}
 	f := &x.Facts
 	f.TLS, f.Header = v.way.tls, v.way.header
 	f.ConnectMS, f.GreetingMS = milliseconds(v.connected), milliseconds(v.greeted)

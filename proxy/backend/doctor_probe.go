@@ -260,7 +260,9 @@ func (x *exam) header(ctx context.Context, v *visit) string {
 // attempt prepares a login in the configured way, as popgate's own.
 func (x *exam) attempt(as *auth.BackendLogin, secret []byte) *attempt {
 	req := stranger()
-	req.Client.Addr = req.Client.Local // popgate itself, as far as the server is told
+	if x.local.IsValid() { // popgate itself is the client: the account may be for its network alone
+		req.Client.Addr, req.Client.Local = x.local, x.local
+	}
 	req.Login = *as
 	return &attempt{pool: x.pool, member: x.member, req: req, as: as, secret: secret}
 }
