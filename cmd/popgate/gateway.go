@@ -82,18 +82,25 @@ type prepared struct {
 // prepare makes a configuration ready without touching what runs. On an error it leaves nothing behind.
 func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, err error) {
 	p = &prepared{config: c}
+	var opened *certs.View // p is nil on an error
+	// The certificates' storage has connections of its own.
+	defer func() {
+		if err != nil {
+			opened.Discard()
+		}
+	}()
 	table, err := route.New(c.Routes)
 	if err != nil {
 		return nil, err
 	}
-	p.certs, err = g.keeper.Prepare(c.TLS, wantedNames(c), certsListeners(c, g.proxy.Hello),
+	opened, err = g.keeper.Prepare(c.TLS, wantedNames(c), certsListeners(c, g.proxy.Hello),
 		certs.Deps{Knows: table.Knows, Domains: table.Domains, Post: g.audit.Post})
 	backends, err2 := g.backends.Prepare(c.Backends)
 	view, err3 := g.audit.Prepare(c.Audit)
 	if err := errors.Join(err, err2, err3); err != nil {
 		return nil, err
 	}
-	p.backends, p.audit = backends, view
+	p.certs, p.backends, p.audit = opened, backends, view
 	p.snapshot = &proxy.Snapshot{
 		Router:       table,
 		Gate:         g.policy.Prepare(c.Limits),

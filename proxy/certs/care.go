@@ -152,6 +152,12 @@ func (m *manager) isRevoked(e *managed, sites []*site) bool {
 	return e.revoked != "" && len(sites) > 0 && serialOf(sites[0].cert) == e.revoked
 }
 
+func (m *manager) revokedOf(e *managed) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.revoked
+}
+
 func serialOf(cert *tls.Certificate) string { return fmt.Sprintf("%x", cert.Leaf.SerialNumber) }
 
 // askOCSP asks the certificate's own responder (RFC 6960).

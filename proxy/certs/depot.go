@@ -27,6 +27,18 @@ func (k *Keeper) depotFor(c storage.Config) (*depot, error) {
 	return &depot{config: c, store: s}, nil
 }
 
+// Discard ends what Prepare opened for a view that will never be used. What it shares with the view in force stays open, so a view that
+// is in force is not touched. A nil View is fine.
+func (v *View) Discard() {
+	if v == nil || v.acme == nil || v.acme.depot == nil {
+		return
+	}
+	if now := v.keeper.acme.view.Load(); now != nil && now.depot == v.acme.depot {
+		return
+	}
+	_ = v.acme.depot.store.Close()
+}
+
 // depots runs what runs beside the storage of the view in force. Only the manager's run touches it.
 type depots struct {
 	m       *manager

@@ -7,19 +7,27 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/mholt/acmez/v3"
-	"golang.org/x/net/netutil"
+
+	"github.com/popgate/popgate/auth"
 )
 
 const (
 	// doorRetry is how long a port that could not be had is left alone.
 	doorRetry = 30 * time.Second
-	// doorTime bounds what one asker may take, doorGuests how many there may be at once.
-	doorTime, doorGuests = 10 * time.Second, 64
+	// An issuer speaks as soon as it is connected: hearTime is how long a request may take to come, shakeTime a whole handshake,
+	// doorTime all the rest, for which the storage may be asked.
+	hearTime, shakeTime, doorTime = 2 * time.Second, 3 * time.Second, 10 * time.Second
+	// doorGuests is how many askers there may be at once, doorShare how many of one network
+	// once there are so many: till then issuers may come in a crowd, for several names at once.
+	doorGuests, doorShare = 512, 4
 )
 
 // doors are the listeners on which issuers find the answers to their challenges. They are open all the time, so that any node answers
@@ -78,7 +86,7 @@ func (d *doors) move(ctx context.Context, one *door, address string, serve func(
 		}
 		return
 	}
-	one.ln, one.problem = netutil.LimitListener(ln, doorGuests), ""
+	one.ln, one.problem = newLobby(ln), ""
 	d.m.log.Info("listening", "address", ln.Addr().String(), "for", "challenges of certificate issuers")
 	d.ended.Go(func() { serve(one.ln) })
 }
@@ -125,7 +133,7 @@ func (d *doors) serveHTTP(ln net.Listener) {
 				http.NotFound(w, r)
 			}
 		}),
-		ReadTimeout: doorTime, WriteTimeout: doorTime, IdleTimeout: doorTime, MaxHeaderBytes: 8 << 10,
+		ReadHeaderTimeout: hearTime, ReadTimeout: doorTime, WriteTimeout: doorTime, IdleTimeout: doorTime, MaxHeaderBytes: 8 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // strangers' slips
 	}
 	server.SetKeepAlivesEnabled(false)
@@ -161,8 +169,96 @@ func (d *doors) serveALPN(ln net.Listener) {
 		}
 		guests.Go(func() {
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(doorTime))
+			_ = c.SetDeadline(time.Now().Add(shakeTime))
 			_ = tls.Server(c, config).Handshake() // the certificate is all that is asked for
 		})
 	}
+}
+
+// lobby is a listener that strangers cannot fill: it never stops accepting. Where all places are taken a network that has its share
+// gets no more, and for others the guest that has been silent for longest gives way, or else the one that came first.
+type lobby struct {
+	net.Listener
+
+	mu     sync.Mutex
+	guests []*guest // in the order they came
+	shares map[netip.Prefix]int
+}
+
+// guest is a connection in a lobby.
+type guest struct {
+	net.Conn
+	lobby   *lobby
+	network netip.Prefix
+	spoke   atomic.Bool
+}
+
+func newLobby(ln net.Listener) *lobby {
+	return &lobby{Listener: ln, shares: make(map[netip.Prefix]int)}
+}
+
+// Accept waits for the next guest that gets a place.
+func (l *lobby) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if g := l.admit(c); g != nil {
+			return g, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// admit gives c a place, or nil where its network has its share.
+func (l *lobby) admit(c net.Conn) *guest {
+	g := &guest{Conn: c, lobby: l}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		g.network = auth.Network(a.AddrPort().Addr())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.guests) >= doorGuests {
+		if l.shares[g.network] >= doorShare {
+			return nil
+		}
+		// Not one of the later half: it may not have been read from yet.
+		silent := slices.IndexFunc(l.guests[:doorGuests/2], func(g *guest) bool { return !g.spoke.Load() })
+		out := l.guests[max(0, silent)]
+		l.leave(out)
+		_ = out.Conn.Close() // who serves it finds out, and closes it again
+	}
+	l.guests = append(l.guests, g)
+	l.shares[g.network]++
+	return g
+}
+
+// leave frees the place of a guest, once. The lock is held.
+func (l *lobby) leave(g *guest) {
+	n := slices.Index(l.guests, g)
+	if n < 0 {
+		return
+	}
+	l.guests = slices.Delete(l.guests, n, n+1)
+	if l.shares[g.network]--; l.shares[g.network] == 0 {
+		delete(l.shares, g.network)
+	}
+}
+
+// Read notes that the guest has spoken.
+func (g *guest) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if n > 0 {
+		g.spoke.Store(true)
+	}
+	return n, err
+}
+
+// Close gives the place back.
+func (g *guest) Close() error {
+	g.lobby.mu.Lock()
+	g.lobby.leave(g)
+	g.lobby.mu.Unlock()
+	return g.Conn.Close()
 }

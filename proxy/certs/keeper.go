@@ -43,12 +43,13 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 
 // Prepare reads the certificate files of c anew and makes the configs of the listeners ls. Without files it opens the local
 // CA (making it in the state directory the first time) and issues for names and the listeners' default names, or,
-// where there are neither, for this host's name and localhost. What runs is not touched until Use. The error joins
-// a *Problem for each fault.
+// where there are neither, for this host's name and localhost. What runs is not touched until Use. A view
+// that will not be used is to be discarded. The error joins a *Problem for each fault.
 func (k *Keeper) Prepare(c Config, names []string, ls []Listener, deps Deps) (*View, error) {
 	v := &View{listeners: ls, keeper: k}
 	err := errors.Join(k.prepareCerts(v, c, names, deps), v.prepareClients(c.ClientCA))
 	if err != nil {
+		v.Discard()
 		return nil, err
 	}
 	v.rebuild()

@@ -80,6 +80,7 @@ type managed struct {
 	pending  *order
 	revoked  string // serial number of a certificate that its issuer has revoked
 	staple   *staple
+	setbacks map[string]setback // by the issuer's key; those that failed last
 }
 
 // shown is what clients get for a name. It is never changed.
@@ -95,8 +96,7 @@ type order struct {
 	ready chan struct{} // closed once clients can be served, or not by this order
 	done  chan struct{} // closed at the end
 	err   error         // readable once done
-
-	once sync.Once
+	once  sync.Once
 }
 
 func newOrder(m *managed, force bool) *order {
@@ -156,7 +156,7 @@ func (m *manager) use(v *acmeView) {
 		}
 		m.reorigin(e, o)
 		// Issuers and keys may be others now.
-		e.due = time.Time{}
+		e.due, e.setbacks = time.Time{}, nil
 	}
 	// At once, so that the first handshakes know that a certificate is on its way.
 	m.schedule(time.Now())
@@ -345,6 +345,7 @@ func (m *manager) finish(o *order, sites []*site) {
 	m.mu.Lock()
 	e := o.m
 	e.failures, e.lastErr, e.lastAt = 0, nil, time.Time{}
+	e.standIns(sites)
 	e.due = nextLook(sites, e.staple)
 	m.end(o)
 	m.mu.Unlock()
@@ -361,16 +362,16 @@ func (m *manager) fail(o *order, err error) {
 		m.end(o)
 		return
 	}
-	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
+	if !fleeting(err) {
 		e.failures++
 	}
 	e.lastErr, e.lastAt = err, time.Now()
-	wait := m.backoff(err, e.failures)
+	wait := m.pause(e, err)
 	e.due = time.Now().Add(wait)
 	o.err = err
 	// What strangers asked for takes no place once it has failed, but for a note.
 	if e.origin == demanded && e.shown.Load() == nil && m.all[e.name] == e {
-		m.recall.put(e.name, note{until: e.due, failures: e.failures})
+		m.remember(e, err)
 		m.forget(e)
 	}
 	m.end(o)

@@ -103,10 +103,10 @@ func (p place) in(key string) string {
 func (s *Store) load(ctx context.Context, p place) (*site, error) {
 	loaded := &site{place: p}
 	var err error
-	if loaded.certPEM, err = s.storage.Load(ctx, p.certKey()); err != nil {
+	if loaded.certPEM, err = s.fetch(ctx, p.certKey()); err != nil {
 		return nil, err
 	}
-	if loaded.keyPEM, err = s.storage.Load(ctx, p.keyKey()); err != nil {
+	if loaded.keyPEM, err = s.fetch(ctx, p.keyKey()); err != nil {
 		return nil, err
 	}
 	cert, err := tls.X509KeyPair(loaded.certPEM, loaded.keyPEM)
@@ -114,7 +114,7 @@ func (s *Store) load(ctx context.Context, p place) (*site, error) {
 		return nil, &damaged{key: p.certKey(), err: err}
 	}
 	loaded.cert = &cert
-	meta, err := s.storage.Load(ctx, p.metaKey())
+	meta, err := s.fetch(ctx, p.metaKey())
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +127,15 @@ func (s *Store) load(ctx context.Context, p place) (*site, error) {
 		loaded.acme.RenewalInfo = nil
 	}
 	return loaded, nil
+}
+
+// fetch loads one part of a site. Where it was altered it is damaged; where only the key for it is missing here, it must stay.
+func (s *Store) fetch(ctx context.Context, key string) ([]byte, error) {
+	value, err := s.storage.Load(ctx, key)
+	if errors.Is(err, storage.ErrAltered) {
+		err = &damaged{key: key, err: err}
+	}
+	return value, err
 }
 
 // List gives a Status for each certificate in the storage, in the storage's order. One that cannot be read has a LastError.

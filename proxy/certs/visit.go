@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -14,9 +15,10 @@ import (
 	"github.com/popgate/popgate/policy/audit"
 )
 
-// read gives what the storage has for a name: of all issuers' certificates the one that is good for longest, and then, where an issuer
-// gives a second one, the RSA one. What is damaged is passed over and named.
-func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []place, err error) {
+// read gives what the storage has for a name: of all issuers' certificates the best one, and then, where an issuer gives a second one,
+// the RSA one. revoked are the serial numbers of those that are only the last resort. What is damaged is passed over and named.
+func (v *acmeView) read(ctx context.Context, name string, revoked ...string) (sites []*site, bad []place, err error) {
+	now := time.Now()
 	for _, rsa := range []bool{false, true} {
 		var best *site
 		for _, iss := range v.issuers {
@@ -32,7 +34,7 @@ func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []
 				bad = append(bad, p)
 			case err != nil:
 				return nil, nil, fmt.Errorf("read the certificate of %s from the storage: %w", name, err)
-			case best == nil || one.cert.Leaf.NotAfter.After(best.cert.Leaf.NotAfter):
+			case best == nil || one.better(best, now, revoked):
 				best = one
 			}
 		}
@@ -41,6 +43,22 @@ func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []
 		}
 	}
 	return sites, bad, nil
+}
+
+// better says whether s should be served rather than other. One that is not due goes before one that is: where an issuer fails, another's
+// certificate may end sooner than the one it stands in for.
+func (s *site) better(other *site, now time.Time, revoked []string) bool {
+	if a, b := slices.Contains(revoked, serialOf(s.cert)), slices.Contains(revoked, serialOf(other.cert)); a != b {
+		return b
+	}
+	a, b := now.Before(s.renewal()), now.Before(other.renewal())
+	if a != b {
+		return a
+	}
+	if a {
+		return s.renewal().After(other.renewal())
+	}
+	return s.cert.Leaf.NotAfter.After(other.cert.Leaf.NotAfter)
 }
 
 // needs says whether a name's certificates have to be obtained, or to be looked after by asking somebody else than the storage.
@@ -68,7 +86,7 @@ func (m *manager) load(ctx context.Context, o *order) {
 		m.finish(o, nil)
 		return
 	}
-	sites, _, err := v.read(ctx, o.m.name)
+	sites, _, err := v.read(ctx, o.m.name, m.revokedOf(o.m))
 	if err != nil {
 		m.fail(o, err)
 		return
@@ -79,6 +97,8 @@ func (m *manager) load(ctx context.Context, o *order) {
 	}
 	order, care := v.needs(sites, time.Now())
 	if o.force || order || care || m.staleStaple(o.m, sites) || m.isRevoked(o.m, sites) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.orders.push(o)
 		return
 	}
@@ -99,7 +119,7 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 		return
 	}
 	// Read again: the turn may have come late, and another node been faster.
-	sites, bad, err := v.read(ctx, o.m.name)
+	sites, bad, err := v.read(ctx, o.m.name, m.revokedOf(o.m))
 	if err != nil {
 		m.fail(o, err)
 		return
@@ -142,15 +162,13 @@ func (v *acmeView) clear(ctx context.Context, bad []place, m *manager) {
 func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site) ([]*site, error) {
 	m.metrics.inFlight.Inc()
 	defer m.metrics.inFlight.Dec()
-	name, force := o.m.name, o.force || m.isRevoked(o.m, before)
+	name := o.m.name
+	first, second := o.force || m.isRevoked(o.m, before), o.force
 	var failed []error
-	for _, iss := range v.issuers {
-		if err := m.pace(ctx, v, o.force); err != nil {
-			return nil, err
-		}
+	for _, iss := range m.askable(v, o) {
 		how := m.doors()
-		err := iss.order(ctx, how, name, force)
-		m.note(iss, o.m, err, len(before) > 0)
+		err := m.askOne(ctx, v, o, iss, how, first, len(before) > 0)
+		m.setBack(o.m, iss, err)
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -158,19 +176,88 @@ func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site
 		failed = nil
 		// Without the second one the name is served all the same: no reason to try the next issuer.
 		if how.rsa = true; iss.conf.RSAToo {
-			if err := iss.order(ctx, how, name, force); err != nil {
-				m.note(iss, o.m, err, len(before) > 0)
+			if err := m.askOne(ctx, v, o, iss, how, second, len(before) > 0); err != nil {
 				failed = []error{err}
 			}
 		}
 		break
 	}
-	sites, _, err := v.read(ctx, name)
+	sites, _, err := v.read(ctx, name, m.revokedOf(o.m))
 	if err != nil {
 		return nil, err
 	}
 	m.tell(before, sites)
 	return sites, errors.Join(failed...)
+}
+
+// askOne has one issuer make one certificate at its turn, where the one it made before is due or force is set.
+func (m *manager) askOne(ctx context.Context, v *acmeView, o *order, iss *issuer, how manner, force, renewal bool) error {
+	old, err := v.store.load(ctx, place{issuer: iss.acme.IssuerKey(), name: o.m.name, rsa: how.rsa})
+	if err == nil && !force && time.Now().Before(old.renewal()) {
+		return nil
+	}
+	if err := m.pace(ctx, v, o.force); err != nil {
+		return err
+	}
+	err = iss.order(ctx, how, o.m.name, force)
+	m.note(iss, o.m, err, renewal)
+	return err
+}
+
+// A setback is what an issuer's last failure with a name leaves behind.
+type setback struct {
+	failures int
+	until    time.Time
+	err      error
+	at       time.Time
+}
+
+// askable are the issuers to ask, in their order. One that failed is left alone for a while, as long as there is another: where all of
+// them failed, the name itself waits.
+func (m *manager) askable(v *acmeView, o *order) []*issuer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var some []*issuer
+	for _, iss := range v.issuers {
+		if o.force || !time.Now().Before(o.m.setbacks[iss.acme.IssuerKey()].until) {
+			some = append(some, iss)
+		}
+	}
+	if len(some) == 0 {
+		return v.issuers
+	}
+	return some
+}
+
+// setBack keeps what came of asking an issuer, whatever comes of asking the next one.
+func (m *manager) setBack(e *managed, iss *issuer, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // popgate stops
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := iss.acme.IssuerKey()
+	if err == nil {
+		delete(e.setbacks, key)
+		return
+	}
+	if e.setbacks == nil {
+		e.setbacks = make(map[string]setback)
+	}
+	n := e.setbacks[key].failures + 1
+	e.setbacks[key] = setback{failures: n, until: time.Now().Add(m.backoff(err, n)), err: err, at: time.Now()}
+}
+
+// standIns keeps in sight that one issuer stands in for another that failed. The lock is held.
+func (e *managed) standIns(sites []*site) {
+	if len(sites) > 0 && time.Now().Before(sites[0].renewal()) {
+		delete(e.setbacks, sites[0].issuer) // perhaps by another node
+	}
+	for _, s := range e.setbacks {
+		if s.at.After(e.lastAt) {
+			e.lastErr, e.lastAt = s.err, s.at
+		}
+	}
 }
 
 // note counts what came of asking an issuer, and records a failure.

@@ -28,6 +28,23 @@ func newErrors() *prometheus.CounterVec {
 	}, []string{"operation"})
 }
 
+// A side of the storage: one that can be read may all the same take no writes, as a replica, a standby and a full disk do.
+type side int
+
+const (
+	reading side = iota
+	writing
+)
+
+// sideOf is what an operation that failed tells of.
+func sideOf(operation string) side {
+	switch operation {
+	case "load", "stat", "list":
+		return reading
+	}
+	return writing
+}
+
 // watch knows whether the storage is up, from what was last asked of it.
 type watch struct {
 	kind   string
@@ -36,9 +53,19 @@ type watch struct {
 }
 
 type state struct {
-	err   error // nil: it is up
+	sides [2]struct {
+		err  error // of the last request; nil: it was served
+		seen time.Time
+	}
 	since time.Time
-	seen  time.Time
+}
+
+// err is nil if the storage is up, on both sides.
+func (s *state) err() error {
+	if err := s.sides[reading].err; err != nil {
+		return err
+	}
+	return s.sides[writing].err
 }
 
 func newWatch(kind string) watch {
@@ -48,23 +75,25 @@ func newWatch(kind string) watch {
 }
 
 // saw notes an answer, and says whether the storage went down or came back with it.
-func (w watch) saw(err error) (before *state, changed bool) {
+func (w watch) saw(of side, err error) (before *state, changed bool) {
 	now := time.Now()
 	for {
 		old := w.last.Load()
-		next := &state{err: err, since: old.since, seen: now}
-		changed := (old.err == nil) != (err == nil)
+		next := *old
+		next.sides[of].err, next.sides[of].seen = err, now
+		changed := (old.err() == nil) != (next.err() == nil)
 		if changed {
 			next.since = now
 		}
-		if w.last.CompareAndSwap(old, next) {
+		if w.last.CompareAndSwap(old, &next) {
 			return old, changed
 		}
 	}
 }
 
+// downNow says that it is no use to read. Where only writes fail, the storage knows better than a copy.
 func (w watch) downNow() bool {
-	s := w.last.Load()
+	s := w.last.Load().sides[reading]
 	return s.err != nil && time.Since(s.seen) < downFor
 }
 
@@ -79,22 +108,30 @@ func (f failure) Error() string { return f.err.Error() }
 func (f failure) Is(target error) bool { return target != fs.ErrNotExist && errors.Is(f.err, target) }
 
 // asked notes how a request to the backend ended, and gives its error. What says nothing about the storage is not counted: a record that
-// is not there, a caller that would not wait.
+// is not there, a caller that would not wait. A success clears failures of its own kind only.
 func (s *Store) asked(ctx context.Context, operation string, err error) error {
 	switch {
 	case err == nil, err == fs.ErrNotExist:
-		s.note(nil)
+		s.served(operation)
 		return err
 	case ctx.Err() != nil, errors.Is(err, errLost), errors.Is(err, errNotHeld), errors.Is(err, ErrUnreadable):
 	default:
 		s.watch.errors.WithLabelValues(operation).Inc()
-		s.note(err)
+		s.note(sideOf(operation), err)
 	}
 	return failure{err}
 }
 
-func (s *Store) note(err error) {
-	before, changed := s.watch.saw(err)
+func (s *Store) served(operation string) {
+	switch operation {
+	case "delete", "unlock": // what is full lets go all the same
+	default:
+		s.note(sideOf(operation), nil)
+	}
+}
+
+func (s *Store) note(of side, err error) {
+	before, changed := s.watch.saw(of, err)
 	switch {
 	case changed && err != nil:
 		s.log.Error("certificate storage is down: certificates at hand are served on, none is obtained or renewed", "type", s.watch.kind, "error", err)
@@ -106,16 +143,21 @@ func (s *Store) note(err error) {
 // Health says at once what is known: nil if the storage is up, as far as was asked. Run asks every 5 seconds.
 func (s *Store) Health() error {
 	last := s.watch.last.Load()
-	if last.err == nil {
+	err := last.err()
+	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("down since %s: %w", last.since.Format(time.RFC3339), last.err)
+	return fmt.Errorf("down since %s: %w", last.since.Format(time.RFC3339), err)
 }
 
-// Probe asks the storage whether it is up and takes writes, for three seconds at most.
+// Probe asks the storage whether it can be read and takes writes, for three seconds at most.
 func (s *Store) Probe(ctx context.Context) error {
 	probing, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
+	_, err := s.backend.load(probing, "probe")
+	if err = s.asked(ctx, "load", err); err != nil && err != fs.ErrNotExist {
+		return err
+	}
 	return s.asked(ctx, "probe", s.backend.health(probing))
 }
 

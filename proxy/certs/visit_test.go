@@ -1,0 +1,91 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/limit"
+)
+
+// TestBetter: what stands in for a certificate that is due or revoked may end before that.
+func TestBetter(t *testing.T) {
+	now := time.Now()
+	made := func(serial int64, age, life time.Duration) *site {
+		leaf := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: now.Add(-age), NotAfter: now.Add(life - age)}
+		return &site{cert: &tls.Certificate{Leaf: leaf}}
+	}
+	const day = 24 * time.Hour
+	due, short, long := made(1, 80*day, 90*day), made(2, time.Hour, day), made(3, time.Hour, 90*day)
+	old, revoked := made(4, 80*day, 85*day), made(5, time.Hour, 90*day)
+	for _, tt := range []struct {
+		name       string
+		good, less *site
+	}{
+		{"not due before due", short, due},
+		{"the later renewal", long, short},
+		{"of two that are due the later end", due, old},
+		{"not revoked", short, revoked},
+		{"due before revoked", due, revoked},
+	} {
+		if !tt.good.better(tt.less, now, []string{"5"}) || tt.less.better(tt.good, now, []string{"5"}) {
+			t.Errorf("%s: the wrong one", tt.name)
+		}
+	}
+}
+
+// TestSecondKeysTakeTurns: each order takes its own turn, and none is placed for what is not due.
+func TestSecondKeysTakeTurns(t *testing.T) {
+	const name = "mail.example.org"
+	p := startPebble(t, pebbleOptions{})
+	c := p.config(name)
+	c.ACME.Issuers[0].RSAToo = true
+	c.ACME.Orders = limit.Rate{Count: 3, Per: time.Hour}
+	dir := t.TempDir()
+	r, _ := startRig(t, dir, c, nil)
+	eventually(t, "two certificates", func() bool { return len(r.status(name)) == 2 })
+	if err := os.RemoveAll(filepath.Join(dir, "acme", rsaSiteDir)); err != nil {
+		t.Fatal(err)
+	}
+	r.due(name)
+	if got := p.orders(); got != 3 {
+		t.Errorf("got %d orders, want two and one for the certificate that is gone", got)
+	}
+	m := r.k.acme
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := c.ACME.Orders.Take(m.tat, m.now()); ok {
+		t.Error("there is a turn left: an order took none")
+	}
+}
+
+// TestSetback: an issuer that failed is left alone for a while, and seen to have failed, although the next one succeeded.
+func TestSetback(t *testing.T) {
+	const name = "mail.example.org"
+	p := startPebble(t, pebbleOptions{})
+	c := p.config(name)
+	c.ACME.Issuers = []Issuer{{CA: "https://" + freeAddress(t) + "/dir"}, c.ACME.Issuers[0]}
+	dir := t.TempDir()
+	r, v := startRig(t, dir, c, func(r *rig) {
+		r.k.acme.backoff = func(error, int) time.Duration { return time.Hour }
+	})
+	shaken(t, v.TLS("pop3s"), p.clientFor(name))
+	if err := os.RemoveAll(filepath.Join(dir, "acme", siteDir)); err != nil {
+		t.Fatal(err)
+	}
+	r.due(name)
+	if got := p.orders(); got != 2 {
+		t.Errorf("got %d orders at the issuer that works, want two", got)
+	}
+	if got := r.told(audit.CertificateFailed, name); got != 1 {
+		t.Errorf("the issuer that is dead was asked %d times, want once", got)
+	}
+	if st := r.status(name); len(st) != 1 || st[0].LastError == "" {
+		t.Errorf("the failure is forgotten: %+v", st)
+	}
+}
