@@ -79,6 +79,7 @@ type pebbleOptions struct {
 	config map[string]any // over the keys of Pebble's configuration
 	env    []string
 	listen string // the same as another one's, to come back
+	dns    string // the DNS server it asks, instead of one of its own
 }
 
 // startPebble starts a Pebble that issues certificates of 90 days, and ends it with the test.
@@ -115,7 +116,11 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 	}
 	file := filepath.Join(dir, "pebble.json")
 	write(t, file, must(json.Marshal(map[string]any{"pebble": config})))
-	p.cmd = exec.Command(path, "-config", file, "-dnsserver", p.dns.address)
+	asked := o.dns
+	if asked == "" {
+		asked = p.dns.address
+	}
+	p.cmd = exec.Command(path, "-config", file, "-dnsserver", asked)
 	p.cmd.Env = append([]string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"}, o.env...)
 	if !slices.ContainsFunc(o.env, func(s string) bool { return strings.HasPrefix(s, "PEBBLE_WFE_NONCEREJECT") }) {
 		p.cmd.Env = append(p.cmd.Env, "PEBBLE_WFE_NONCEREJECT=0")
