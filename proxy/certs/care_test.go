@@ -2,25 +2,19 @@ package certs
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
-	"golang.org/x/crypto/ocsp"
-
-	"github.com/popgate/popgate/policy/audit"
 )
 
 // TestRenewalByIssuersWish: an issuer that wants a certificate renewed now (ARI) is heard.
@@ -72,73 +66,6 @@ func TestRenewalByIssuersWish(t *testing.T) {
 	r.log.wait(t, "certificate obtained")
 	if again := shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org")); again.SerialNumber.Cmp(first.SerialNumber) == 0 {
 		t.Error("the certificate is the old one")
-	}
-}
-
-// A responder says of certificates whether they are revoked.
-type responder struct {
-	p *pebble
-
-	mu      sync.Mutex
-	revoked string // serial number
-	asked   int
-}
-
-func (o *responder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.asked++
-	req := must(ocsp.ParseRequest(must(io.ReadAll(r.Body))))
-	issuer, key := o.p.intermediate()
-	now := time.Now()
-	reply := ocsp.Response{Status: ocsp.Good, SerialNumber: req.SerialNumber, ThisUpdate: now.Add(-time.Minute), NextUpdate: now.Add(time.Hour)}
-	if req.SerialNumber.Text(16) == o.revoked {
-		reply.Status, reply.RevokedAt = ocsp.Revoked, now
-	}
-	_, _ = w.Write(must(ocsp.CreateResponse(issuer, issuer, reply, key)))
-}
-
-func TestStapleAndRevocation(t *testing.T) {
-	o := &responder{}
-	server := httptest.NewServer(o)
-	defer server.Close()
-	p := startPebble(t, pebbleOptions{config: map[string]any{"ocspResponderURL": server.URL, "keyAlgorithm": "rsa"}})
-	o.p = p
-	r, v := startRig(t, t.TempDir(), p.config("mail.example.org"), nil)
-	shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
-	var cs tls.ConnectionState
-	eventually(t, "a staple", func() bool {
-		// The visit after the order asks for it; nobody has to wait for minutes here.
-		r.due("mail.example.org")
-		var err error
-		if cs, err = shake(v.TLS("pop3s"), p.clientFor("mail.example.org")); err != nil {
-			t.Fatal(err)
-		}
-		return len(cs.OCSPResponse) > 0
-	})
-	issuer, _ := p.intermediate()
-	if reply, err := ocsp.ParseResponseForCert(cs.OCSPResponse, cs.PeerCertificates[0], issuer); err != nil || reply.Status != ocsp.Good {
-		t.Errorf("the staple: %v, %v", reply, err)
-	}
-	asked := o.asked
-	r.due("mail.example.org")
-	if o.asked != asked {
-		t.Error("the responder was asked again before it was time")
-	}
-
-	o.mu.Lock()
-	o.revoked = cs.PeerCertificates[0].SerialNumber.Text(16)
-	o.mu.Unlock()
-	r.k.acme.mu.Lock()
-	r.k.acme.all["mail.example.org"].staple.next = time.Time{}
-	r.k.acme.mu.Unlock()
-	r.due("mail.example.org")
-	again := shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
-	if again.SerialNumber.Cmp(cs.PeerCertificates[0].SerialNumber) == 0 {
-		t.Error("a revoked certificate is served on")
-	}
-	if got := r.told(audit.CertificateRevoked, "mail.example.org"); got != 1 {
-		t.Errorf("got %d events of the revocation, want one", got)
 	}
 }
 

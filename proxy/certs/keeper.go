@@ -22,7 +22,8 @@ type Keeper struct {
 
 	view atomic.Pointer[View] // nil before the first Use
 
-	acme *manager
+	acme    *manager
+	stapler *stapler
 
 	mu      sync.Mutex          // guards what follows, and what the local CA has issued for the view in force
 	tickets map[string]*tickets // by listener and what it asks of clients' certificates
@@ -38,6 +39,7 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 	k := &Keeper{stateDir: stateDir, log: log, every: pollEvery}
 	k.metrics = newMetrics(reg, k)
 	k.acme = newManager(log, k.metrics.orders)
+	k.stapler = newStapler(k)
 	return k
 }
 
@@ -46,7 +48,7 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 // where there are neither, for this host's name and localhost. What runs is not touched until Use. A view
 // that will not be used is to be discarded. The error joins a *Problem for each fault.
 func (k *Keeper) Prepare(c Config, names []string, ls []Listener, deps Deps) (*View, error) {
-	v := &View{listeners: ls, keeper: k}
+	v := &View{listeners: ls, keeper: k, post: deps.Post}
 	err := errors.Join(k.prepareCerts(v, c, names, deps), v.prepareClients(c.ClientCA))
 	if err != nil {
 		v.Discard()

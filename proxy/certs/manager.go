@@ -78,8 +78,7 @@ type managed struct {
 	lastErr  error
 	lastAt   time.Time
 	pending  *order
-	revoked  string // serial number of a certificate that its issuer has revoked
-	staple   *staple
+	revoked  []string           // serial numbers of certificates that their issuer has revoked; replaced, never changed
 	setbacks map[string]setback // by the issuer's key; those that failed last
 }
 
@@ -301,13 +300,7 @@ func (m *manager) install(e *managed, sites []*site) {
 	}
 	s := &shown{sites: sites}
 	for _, one := range sites {
-		cert := one.cert
-		if e.staple.of(cert) {
-			stapled := *cert
-			stapled.OCSPStaple = e.staple.raw
-			cert = &stapled
-		}
-		s.certs = append(s.certs, cert)
+		s.certs = append(s.certs, one.cert)
 	}
 	m.count(e, -1)
 	e.shown.Store(s)
@@ -346,7 +339,7 @@ func (m *manager) finish(o *order, sites []*site) {
 	e := o.m
 	e.failures, e.lastErr, e.lastAt = 0, nil, time.Time{}
 	e.standIns(sites)
-	e.due = nextLook(sites, e.staple)
+	e.due = nextLook(sites)
 	m.end(o)
 	m.mu.Unlock()
 }

@@ -86,7 +86,7 @@ func (m *manager) load(ctx context.Context, o *order) {
 		m.finish(o, nil)
 		return
 	}
-	sites, _, err := v.read(ctx, o.m.name, m.revokedOf(o.m))
+	sites, _, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
 	if err != nil {
 		m.fail(o, err)
 		return
@@ -96,7 +96,7 @@ func (m *manager) load(ctx context.Context, o *order) {
 		o.show()
 	}
 	order, care := v.needs(sites, time.Now())
-	if o.force || order || care || m.staleStaple(o.m, sites) || m.isRevoked(o.m, sites) {
+	if o.force || order || care || m.anyRevoked(o.m, sites) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.orders.push(o)
@@ -119,7 +119,7 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 		return
 	}
 	// Read again: the turn may have come late, and another node been faster.
-	sites, bad, err := v.read(ctx, o.m.name, m.revokedOf(o.m))
+	sites, bad, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
 	if err != nil {
 		m.fail(o, err)
 		return
@@ -127,7 +127,7 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 	v.clear(ctx, bad, m)
 	sites = m.care(ctx, v, o.m, sites)
 	order, _ := v.needs(sites, time.Now())
-	if !o.force && !order && !m.isRevoked(o.m, sites) {
+	if !o.force && !order && !m.anyRevoked(o.m, sites) {
 		m.install(o.m, sites)
 		m.finish(o, sites)
 		return
@@ -163,7 +163,7 @@ func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site
 	m.metrics.inFlight.Inc()
 	defer m.metrics.inFlight.Dec()
 	name := o.m.name
-	first, second := o.force || m.isRevoked(o.m, before), o.force
+	first, second := o.force || m.isRevoked(o.m, before, false), o.force || m.isRevoked(o.m, before, true)
 	var failed []error
 	for _, iss := range m.askable(v, o) {
 		how := m.doors()
@@ -182,7 +182,7 @@ func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site
 		}
 		break
 	}
-	sites, _, err := v.read(ctx, name, m.revokedOf(o.m))
+	sites, _, err := v.read(ctx, name, m.revokedOf(o.m)...)
 	if err != nil {
 		return nil, err
 	}
@@ -321,7 +321,7 @@ func (m *manager) pace(ctx context.Context, v *acmeView, atOnce bool) error {
 }
 
 // nextLook is when a name is looked after again: for another node's renewal, for a renewal of our own, for what the issuer says of it.
-func nextLook(sites []*site, st *staple) time.Time {
+func nextLook(sites []*site) time.Time {
 	now := time.Now()
 	// Not all names at once.
 	next := now.Add(recheck - recheck/5 + rand.N(recheck/5))
@@ -333,9 +333,6 @@ func nextLook(sites []*site, st *staple) time.Time {
 		if ari := s.acme.RenewalInfo; ari != nil && ari.RetryAfter != nil {
 			next = earlier(next, *ari.RetryAfter)
 		}
-	}
-	if st != nil {
-		next = earlier(next, st.next)
 	}
 	// An issuer that gives certificates long due, by its own word, must not be asked without end.
 	if next.Before(soonest) {
