@@ -139,7 +139,7 @@ func (s source) open(ctx context.Context, stderr io.Writer) (admin.Certificates,
 	switch {
 	case s.file != "":
 		var err error
-		if c, err = configs.Load(s.file, os.Environ()); err != nil {
+		if c, err = configs.Load(s.file, environ(true)); err != nil {
 			return nil, err
 		}
 		section = c.Admin

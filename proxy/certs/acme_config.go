@@ -43,7 +43,8 @@ type ACME struct {
 	// Where the issuer may write to about the account. It may stay empty with most issuers.
 	Email string `yaml:"email"`
 	// Whether you agree to the terms of service of every issuer listed (by default those of Let's Encrypt,
-	// https://letsencrypt.org/repository/). Nothing is asked of an issuer before this is `true`.
+	// https://letsencrypt.org/repository/). Nothing is asked of an issuer before this is `true`, or popgate was started with
+	// `--acme-agree`.
 	Agree bool `yaml:"agree"`
 	// The kind of the certificates' keys: `p256`, `p384` or `rsa2048`.
 	Key string `yaml:"key"`
@@ -186,7 +187,7 @@ func (a ACME) validate(fault func(key, problem string)) {
 	}
 	if !a.Agree {
 		fault("agree", "must be true before popgate may ask for certificates: read the terms of service of "+a.terms()+
-			" and, if you agree to them, write `agree: true`")
+			" and, if you agree to them, write `agree: true` or start with `popgate serve --acme-agree`")
 	}
 	if a.HTTPAddress == "" && a.TLSALPNAddress == "" && a.DNS.Provider == "" {
 		fault("http_address", "is off, and so is tls_alpn_address; "+onlyDNS)
