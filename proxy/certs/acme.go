@@ -24,9 +24,6 @@ type acmeView struct {
 	depot     *depot
 	store     *Store
 	resolver  *dns.Resolver
-	// answer tells what a challenge wants to hear, whichever node's and issuer's it is.
-	answer     *certmagic.Config
-	answerHTTP *certmagic.ACMEIssuer
 }
 
 // prepareACME makes the view of a section that is on. It asks nobody.
@@ -78,11 +75,6 @@ func (k *Keeper) prepareIssuers(v *acmeView) error {
 	}
 	if len(problems) > 0 {
 		return errors.Join(problems...)
-	}
-	v.answer = set.config(v.section.Key, v.store.storage)
-	v.answerHTTP = certmagic.NewACMEIssuer(v.answer, certmagic.ACMEIssuer{CA: v.issuers[0].conf.CA, Logger: set.log})
-	for _, iss := range v.issuers {
-		v.answer.Issuers = append(v.answer.Issuers, iss.acme)
 	}
 	return nil
 }

@@ -128,11 +128,7 @@ func (one *door) shut(address string) bool { return address == "" || one.ln == n
 // serveHTTP answers HTTP-01 challenges, and nothing else.
 func (d *doors) serveHTTP(ln net.Listener) {
 	server := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if v := d.m.view.Load(); v == nil || !v.answerHTTP.HandleHTTPChallenge(w, r) {
-				http.NotFound(w, r)
-			}
-		}),
+		Handler:           http.HandlerFunc(d.answer),
 		ReadHeaderTimeout: hearTime, ReadTimeout: doorTime, WriteTimeout: doorTime, IdleTimeout: doorTime, MaxHeaderBytes: 8 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // strangers' slips
 	}
@@ -147,12 +143,10 @@ func (d *doors) serveALPN(ln net.Listener) {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{acmez.ACMETLS1Protocol},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			v := d.m.view.Load()
-			// What certmagic takes for a challenge (RFC 8737, 3); anything else it would look for in its cache.
-			if v == nil || hello.ServerName == "" || len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != acmez.ACMETLS1Protocol {
-				return nil, errors.New("no challenge")
+			if v := d.m.view.Load(); v != nil {
+				return v.answerALPN(hello)
 			}
-			return v.answer.GetCertificate(hello)
+			return nil, errNoChallenge
 		},
 		SessionTicketsDisabled: true,
 	}
