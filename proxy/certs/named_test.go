@@ -46,11 +46,8 @@ func startNamed(t *testing.T, zones map[string]namedZone) *named {
 		t.Fatal(err)
 	}
 	for range 5 {
-		pc, ln := bothPorts(t)
-		n := &named{t: t, address: pc.LocalAddr().String()}
-		pc.Close()
-		ln.Close()
-		// Somebody may have taken the port meanwhile.
+		n := &named{t: t, address: freeAddress(t)}
+		// Somebody may have the port of UDP.
 		if n.run(own, zones) {
 			return n
 		}

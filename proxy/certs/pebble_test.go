@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,14 +236,33 @@ func (p *pebble) clientFor(name string) *tls.Config {
 	return &tls.Config{ServerName: name, RootCAs: p.roots()}
 }
 
+// lastPort makes the ports of tests that run at once differ.
+var lastPort atomic.Int32
+
+// freeAddress finds a port below those that the kernel hands out by itself: nothing else takes it before the program it is meant for.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const low, high = 10_000, 20_000
+	lastPort.CompareAndSwap(0, int32(low+rand.IntN(high-low)))
+	for range 100 {
+		if port := low + (int(lastPort.Add(1))-low)%(high-low); bindable(port) {
+			return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	return ""
+}
+
+// bindable says whether a port is free on all of the addresses that tests have an issuer come to.
+func bindable(port int) bool {
+	for _, host := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+		ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		ln.Close()
+	}
+	return true
 }
 
 func portOf(address string) int {
