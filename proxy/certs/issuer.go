@@ -46,7 +46,11 @@ type issuer struct {
 type manner struct {
 	rsa                     bool // for the second certificate of a name
 	withoutHTTP, without443 bool // where nobody of us could answer
+	unrelated               bool // without a word of the certificate that it replaces
 }
+
+// unrelatedIssuer does not tell the issuer which certificate an order replaces (RFC 9773, 5): certmagic does that only for its own type.
+type unrelatedIssuer struct{ *certmagic.ACMEIssuer }
 
 // kit is what the issuers of one view have in common.
 type kit struct {
@@ -95,7 +99,11 @@ func (i *issuer) configFor(a manner) *certmagic.Config {
 	t := i.template(i.conf, i.trust, i.eab)
 	t.DisableHTTPChallenge = t.DisableHTTPChallenge || a.withoutHTTP
 	t.DisableTLSALPNChallenge = t.DisableTLSALPNChallenge || a.without443
-	c.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(c, t)}
+	var made certmagic.Issuer = certmagic.NewACMEIssuer(c, t)
+	if a.unrelated {
+		made = unrelatedIssuer{made.(*certmagic.ACMEIssuer)}
+	}
+	c.Issuers = []certmagic.Issuer{made}
 	i.configs[a] = c
 	return c
 }
@@ -229,6 +237,17 @@ func (i *issuer) order(ctx context.Context, how manner, name string, force bool)
 		return fmt.Errorf("order a certificate for %s from %s: %w; %s", name, i.label, err, onlyDNS)
 	}
 	return fmt.Errorf("order a certificate for %s from %s: %w", name, i.label, err)
+}
+
+// aboutPast says whether an order may have failed for the certificate that it was to replace: an issuer that does not know that one,
+// or not by this account, may refuse each order that names it, until it runs out. What came of a validation, and a limit, are about the order itself.
+func aboutPast(err error) bool {
+	var problem acme.Problem
+	if !errors.As(err, &problem) || problem.Type == acme.ProblemTypeRateLimited {
+		return false
+	}
+	_, validation := problem.Resource.(acme.Authorization)
+	return !validation
 }
 
 // caaNames are the names by which CAA records allow the issuer, as its directory has them; none where it does not say.

@@ -196,10 +196,16 @@ func (m *manager) askOne(ctx context.Context, v *acmeView, o *order, iss *issuer
 	if err == nil && !force && time.Now().Before(old.renewal()) {
 		return nil
 	}
+	replaces := err == nil
 	if err := m.pace(ctx, v, o.force); err != nil {
 		return err
 	}
 	err = iss.order(ctx, how, o.m.name, force)
+	if replaces && aboutPast(err) {
+		m.log.Warn("an order is refused that names the certificate it replaces: ordered once more without", "name", o.m.name, "error", err)
+		how.unrelated = true
+		err = iss.order(ctx, how, o.m.name, force)
+	}
 	m.note(iss, o.m, err, renewal)
 	return err
 }

@@ -3,11 +3,14 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/popgate/popgate/policy/audit"
 	"github.com/popgate/popgate/policy/limit"
@@ -87,5 +90,48 @@ func TestSetback(t *testing.T) {
 	}
 	if st := r.status(name); len(st) != 1 || st[0].LastError == "" {
 		t.Errorf("the failure is forgotten: %+v", st)
+	}
+}
+
+// TestRenewalByAnotherAccount: an issuer that will not have a certificate of another account replaced gives one all the same.
+func TestRenewalByAnotherAccount(t *testing.T) {
+	const name = "mail.example.org"
+	p, dir := startPebble(t, pebbleOptions{}), t.TempDir()
+	c := p.config(name)
+	r, v := startRig(t, dir, c, nil)
+	first := shaken(t, v.TLS("pop3s"), p.clientFor(name))
+	r.stop()
+	if err := os.RemoveAll(filepath.Join(dir, "acme", "acme")); err != nil {
+		t.Fatal(err)
+	}
+	r, v = startRig(t, dir, c, nil)
+	shaken(t, v.TLS("pop3s"), p.clientFor(name))
+	if err := r.k.Renew(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if second := shaken(t, v.TLS("pop3s"), p.clientFor(name)); second.SerialNumber.Cmp(first.SerialNumber) == 0 {
+		t.Error("the first certificate is served on")
+	}
+	r.log.wait(t, "an order is refused that names the certificate it replaces: ordered once more without")
+	if got := r.told(audit.CertificateFailed, name); got != 0 {
+		t.Errorf("got %d events of failure, want none", got)
+	}
+}
+
+func TestAboutPast(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"an order refused", fmt.Errorf("x: %w", acme.Problem{Type: acme.ProblemTypeUnauthorized}), true},
+		{"a validation", fmt.Errorf("x: %w", acme.Problem{Type: acme.ProblemTypeUnauthorized, Resource: acme.Authorization{}}), false},
+		{"a limit", acme.Problem{Type: acme.ProblemTypeRateLimited}, false},
+		{"the way there", os.ErrDeadlineExceeded, false},
+		{"nothing", nil, false},
+	} {
+		if got := aboutPast(tt.err); got != tt.want {
+			t.Errorf("%s: got %v", tt.name, got)
+		}
 	}
 }
