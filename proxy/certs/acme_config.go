@@ -66,7 +66,7 @@ type ACME struct {
 	// Where accounts, keys and certificates are kept.
 	Storage storage.Config `yaml:"storage"`
 	// What a client gets whose name should have a certificate and has none yet: `alert` ends the handshake, `local_ca` shows one
-	// from the local CA, which mail clients warn of.
+	// from the local CA for that name, which mail clients warn of. That is for `domains`, and for names that `on_demand` allows.
 	Missing string `yaml:"missing"`
 }
 
