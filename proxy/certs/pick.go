@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"strings"
+	"time"
 )
 
 // pick gives the certificate for a client: files by the name it asks for, then what popgate obtains for it, in memory, in the storage, or on its
@@ -33,10 +34,15 @@ func (v *View) obtained(hello *tls.ClientHelloInfo, name string) (certs []*tls.C
 	if v.acme == nil || name == "" {
 		return nil, false
 	}
-	if certs := v.keeper.acme.find(name); certs != nil {
-		return certs, true
+	held := v.keeper.acme.find(name)
+	if held != nil && time.Now().Before(held[0].Leaf.NotAfter) {
+		return held, true
 	}
-	return v.keeper.acme.await(hello, name)
+	// One that has run out is shown where no other is on its way.
+	if certs, ours := v.keeper.acme.await(hello, name); len(certs) > 0 || held == nil {
+		return certs, ours
+	}
+	return held, true
 }
 
 // orSpare gives one of certs or, where there are none yet, what tls.acme.missing says.
