@@ -31,8 +31,8 @@ const (
 const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
 
 // onlyDNS is what somebody reads whose gateway no CA can reach.
-const onlyDNS = "an ACME CA connects to port 80 or 443 of the name, never to 995: where neither can be reached from the Internet, " +
-	"only DNS-01 works, so set tls.acme.dns"
+const onlyDNS = "an ACME CA connects to port 80 or 443 of the name, never to 995: where neither can lead to popgate, " +
+	"only DNS-01 works, so set tls.acme.dns; where a web server has them, let it pass /.well-known/acme-challenge/ on to tls.acme.http_address"
 
 // ACME is the section `tls.acme`: certificates that popgate obtains and renews by itself. It is on once it has
 // domains or names on demand.

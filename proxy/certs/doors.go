@@ -4,17 +4,20 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/popgate/popgate/auth"
 )
@@ -36,7 +39,7 @@ type doors struct {
 	m     *manager
 	http  door
 	alpn  door
-	told  bool // that no issuer can come in
+	told  string // why no issuer can come in
 	ended sync.WaitGroup
 }
 
@@ -61,12 +64,40 @@ func (d *doors) follow(ctx context.Context) {
 	}
 	d.move(ctx, &d.http, httpAddress, d.serveHTTP)
 	d.move(ctx, &d.alpn, alpnAddress, d.serveALPN)
-	shut := (httpAddress != "" || alpnAddress != "") && d.http.shut(httpAddress) && d.alpn.shut(alpnAddress)
-	if shut && !d.told {
-		d.m.log.Error("no issuer can come in: " + onlyDNS)
+	d.tell(httpAddress != "" || alpnAddress != "")
+	d.m.open.Store(&manner{withoutHTTP: d.http.ln == nil, without443: d.alpn.ln == nil})
+}
+
+// tell says once that no door is open where one should be: this host may have nothing but port 995.
+func (d *doors) tell(wanted bool) {
+	shut := ""
+	switch {
+	case !wanted || d.http.ln != nil || d.alpn.ln != nil:
+	case d.http.taken || d.alpn.taken:
+		// Perhaps it passes challenges on already, or is a gateway with the same storage.
+		shut = "another program has the ports that issuers connect to, and unless it helps no certificate can be obtained: "
+	default:
+		shut = "no issuer can come in: "
+	}
+	if shut != "" && shut != d.told {
+		d.m.log.Error(shut + onlyDNS)
 	}
 	d.told = shut
-	d.m.open.Store(&manner{withoutHTTP: d.http.ln == nil, without443: d.alpn.ln == nil})
+}
+
+// explain adds to an order's failure what to do about it, where the issuer could not come in.
+func (m *manager) explain(iss *issuer, err error) error {
+	problem, refused := errors.AsType[acme.Problem](err)
+	open := m.open.Load()
+	shut := open != nil && open.withoutHTTP && open.without443
+	switch {
+	case iss.dns != nil:
+	case refused && problem.Type == acme.ProblemTypeConnection,
+		refused && shut && slices.Contains([]string{acme.ProblemTypeUnauthorized, acme.ProblemTypeIncorrectResponse, acme.ProblemTypeTLS}, problem.Type),
+		err != nil && shut && strings.Contains(err.Error(), "could not start listener"): // certmagic keeps the cause to itself
+		return fmt.Errorf("%w; %s", err, onlyDNS)
+	}
+	return err
 }
 
 func (d *doors) move(ctx context.Context, one *door, address string, serve func(net.Listener)) {
@@ -121,9 +152,6 @@ func (m *manager) doors() manner {
 	}
 	return manner{}
 }
-
-// shut says that nobody can come in where the address says.
-func (one *door) shut(address string) bool { return address == "" || one.ln == nil && !one.taken }
 
 // serveHTTP answers HTTP-01 challenges, and nothing else.
 func (d *doors) serveHTTP(ln net.Listener) {

@@ -229,12 +229,8 @@ func (i *issuer) order(ctx context.Context, how manner, name string, force bool)
 	if a.err != nil {
 		err = a.err
 	}
-	var problem acme.Problem
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &problem) && problem.Type == acme.ProblemTypeConnection && i.dns == nil:
-		return fmt.Errorf("order a certificate for %s from %s: %w; %s", name, i.label, err, onlyDNS)
 	}
 	return fmt.Errorf("order a certificate for %s from %s: %w", name, i.label, err)
 }

@@ -206,6 +206,7 @@ func (m *manager) askOne(ctx context.Context, v *acmeView, o *order, iss *issuer
 		how.unrelated = true
 		err = iss.order(ctx, how, o.m.name, force)
 	}
+	err = m.explain(iss, err)
 	m.note(iss, o.m, err, renewal)
 	return err
 }
