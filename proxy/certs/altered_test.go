@@ -58,11 +58,11 @@ func loadOffline(t *testing.T, c Config, dir string) error {
 	t.Helper()
 	s := must(Offline(c, dir))
 	defer func() { _ = s.Close() }()
-	places := must(s.places(t.Context()))
+	places := must(s.store.places(t.Context()))
 	if len(places) != 1 {
 		t.Fatalf("got %v, want one place", places)
 	}
-	_, err := s.load(t.Context(), places[0])
+	_, err := s.store.load(t.Context(), places[0])
 	return err
 }
 
@@ -71,7 +71,7 @@ func exchange(t *testing.T, c Config, dir string) {
 	t.Helper()
 	s := must(Offline(c, dir))
 	defer func() { _ = s.Close() }()
-	p := must(s.places(t.Context()))[0]
+	p := must(s.store.places(t.Context()))[0]
 	if c.ACME.Storage.Type == storage.TypeFile {
 		at := func(key string) string { return filepath.Join(dir, "acme", key) }
 		write(t, at(p.keyKey()), must(os.ReadFile(at(p.certKey()))))

@@ -60,7 +60,8 @@ type manager struct {
 	held    int // demanded names that have certificates
 	waiting int // demanded names that have none yet
 	recall  *recall
-	tat     int64 // of the pace of orders
+	jots    map[string]trouble // what is to be written of names' last orders; see notary
+	tat     int64              // of the pace of orders
 }
 
 // managed is one name.
@@ -80,6 +81,7 @@ type managed struct {
 	pending  *order
 	revoked  []string           // serial numbers of certificates that their issuer has revoked; replaced, never changed
 	setbacks map[string]setback // by the issuer's key; those that failed last
+	jotted   bool               // that its last order failed stands in the storage
 }
 
 // shown is what clients get for a name. It is never changed.
@@ -109,7 +111,7 @@ func newManager(log *slog.Logger, m *orderMetrics) *manager {
 		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience,
 		budgets: newBudgets(), patient: make(chan struct{}, maxPatient),
 		loads: newQueue(), orders: newQueue(), news: make(chan struct{}, 1),
-		all: make(map[string]*managed), recall: newRecall(),
+		all: make(map[string]*managed), recall: newRecall(), jots: make(map[string]trouble),
 	}
 }
 
@@ -213,6 +215,7 @@ func (m *manager) run(ctx context.Context) {
 	for range orderers {
 		work.Go(func() { m.orders.each(ctx, m.obtain) })
 	}
+	work.Go(func() { m.notary(ctx) })
 	relisted := time.Now()
 	for {
 		var tick <-chan time.Time
@@ -338,8 +341,11 @@ func (m *manager) finish(o *order, sites []*site) {
 	m.mu.Lock()
 	e := o.m
 	e.failures, e.lastErr, e.lastAt = 0, nil, time.Time{}
-	e.standIns(sites)
+	if len(sites) > 0 && time.Now().Before(sites[0].renewal()) {
+		delete(e.setbacks, sites[0].issuer) // perhaps by another node
+	}
 	e.due = nextLook(sites)
+	m.jot(e)
 	m.end(o)
 	m.mu.Unlock()
 }
@@ -362,6 +368,7 @@ func (m *manager) fail(o *order, err error) {
 	wait := m.pause(e, err)
 	e.due = time.Now().Add(wait)
 	o.err = err
+	m.jot(e)
 	// What strangers asked for takes no place once it has failed, but for a note.
 	if e.origin == demanded && e.shown.Load() == nil && m.all[e.name] == e {
 		m.remember(e, err)

@@ -3,6 +3,7 @@ package certs
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -32,7 +33,7 @@ func (k *Keeper) List(ctx context.Context) ([]Status, error) {
 func statuses(t *table, source string) []Status {
 	var all []Status
 	for _, s := range t.sources {
-		st := statusOf(s.cert, source)
+		st := s.status(source)
 		if source == SourceLocal {
 			st.NextRenewal = renewAt(st.NotBefore, st.NotAfter)
 		}
@@ -50,7 +51,7 @@ func (m *manager) list() []Status {
 		e := m.all[name]
 		trouble := func(st Status) Status {
 			if e.lastErr != nil {
-				st.LastError, st.LastErrorAt = e.lastErr.Error(), e.lastAt
+				st.LastError, st.LastErrorAt = oneLine(e.lastErr), e.lastAt
 				st.NextRenewal = e.due
 			}
 			return st
@@ -137,11 +138,15 @@ func (k *Keeper) Export(ctx context.Context, name string) (certPEM, keyPEM []byt
 	if found == nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, ErrUnknownName)
 	}
+	return pemOf(name, found[0])
+}
+
+func pemOf(name string, cert *tls.Certificate) (certPEM, keyPEM []byte, err error) {
 	var chain bytes.Buffer
-	for _, der := range found[0].Certificate {
+	for _, der := range cert.Certificate {
 		chain.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(found[0].PrivateKey)
+	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		return nil, nil, fmt.Errorf("export the key of %s: %w", name, err)
 	}

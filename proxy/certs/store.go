@@ -6,12 +6,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,16 +34,6 @@ type Store struct {
 	storage certmagic.Storage
 }
 
-// Offline opens the storage of c for a program that is not the gateway, such as `popgate certs` while none runs. It takes
-// no lock and changes nothing. stateDir is as for New.
-func Offline(c Config, stateDir string) (*Store, error) {
-	s, err := openStorage(c.ACME.Storage, stateDir, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &Store{storage: s}, nil
-}
-
 func openStorage(c storage.Config, stateDir string, log *slog.Logger) (*storage.Store, error) {
 	if stateDir == "" {
 		return nil, &Problem{Key: "state_dir", Problem: "is not set, and tls.acme needs a place for accounts and certificates: set state_dir"}
@@ -51,14 +43,6 @@ func openStorage(c storage.Config, stateDir string, log *slog.Logger) (*storage.
 		return nil, &Problem{Key: "tls.acme.storage", Problem: err.Error(), Err: err}
 	}
 	return s, nil
-}
-
-// Close ends the connections of a Store that Offline opened.
-func (s *Store) Close() error {
-	if c, ok := s.storage.(interface{ Close() error }); ok {
-		return c.Close()
-	}
-	return nil
 }
 
 // site is one obtained certificate.
@@ -138,21 +122,42 @@ func (s *Store) fetch(ctx context.Context, key string) ([]byte, error) {
 	return value, err
 }
 
-// List gives a Status for each certificate in the storage, in the storage's order. One that cannot be read has a LastError.
+// List gives a Status for each certificate in the storage, and for each name whose order failed, by name. A certificate that cannot be read
+// has a LastError.
 func (s *Store) List(ctx context.Context) ([]Status, error) {
 	places, err := s.places(ctx)
 	if err != nil {
 		return nil, err
 	}
+	failed, err := s.troubles(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list failed orders in the storage: %w", err)
+	}
 	all := make([]Status, 0, len(places))
 	for _, p := range places {
 		loaded, err := s.load(ctx, p)
 		if err != nil {
-			all = append(all, Status{Name: p.name, Source: SourceACME, Issuer: p.issuer, LastError: err.Error()})
+			all = append(all, Status{Name: p.name, Source: SourceACME, Issuer: p.issuer, LastError: oneLine(err)})
 			continue
+		}
+		// Another gateway may have been luckier, or this one have been killed before it could say so.
+		if info, err := s.storage.Stat(ctx, p.certKey()); err == nil && failed[p.name].gone(info.Modified) {
+			delete(failed, p.name)
 		}
 		all = append(all, loaded.status())
 	}
+	for i, st := range all {
+		if t, ok := failed[st.Name]; ok && st.LastError == "" {
+			all[i].LastError, all[i].LastErrorAt, all[i].NextRenewal = t.Error, t.At, t.Next
+		}
+	}
+	for _, p := range places {
+		delete(failed, p.name)
+	}
+	for _, t := range failed {
+		all = append(all, Status{Name: t.Name, Source: SourceACME, NextRenewal: t.Next, LastError: t.Error, LastErrorAt: t.At})
+	}
+	slices.SortStableFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return all, ctx.Err()
 }
 
@@ -237,12 +242,17 @@ func statusOf(cert *tls.Certificate, source string) Status {
 	st := Status{
 		Names: covered(leaf), Source: source, KeyType: keyType(leaf.PublicKey),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-		Issuer: strings.TrimSpace(strings.Join(leaf.Issuer.Organization, " ") + " " + leaf.Issuer.CommonName),
+		Issuer: issuerOf(leaf),
 	}
 	if len(st.Names) > 0 {
 		st.Name = st.Names[0]
 	}
 	return st
+}
+
+// issuerOf is the organization and common name of who signed.
+func issuerOf(leaf *x509.Certificate) string {
+	return strings.TrimSpace(strings.Join(leaf.Issuer.Organization, " ") + " " + leaf.Issuer.CommonName)
 }
 
 func keyType(key crypto.PublicKey) string {

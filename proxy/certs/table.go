@@ -26,6 +26,14 @@ func (s source) info() Info {
 	return Info{File: s.file, Names: covered(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
 }
 
+func (s source) status(from string) Status {
+	st := statusOf(s.cert, from)
+	if st.Name == "" {
+		st.Name = s.file // a certificate that names nobody
+	}
+	return st
+}
+
 // table says which certificates a name has. It is never changed: a renewal makes another one.
 type table struct {
 	exact    map[string][]*tls.Certificate

@@ -215,8 +215,6 @@ func (m *manager) askOne(ctx context.Context, v *acmeView, o *order, iss *issuer
 type setback struct {
 	failures int
 	until    time.Time
-	err      error
-	at       time.Time
 }
 
 // askable are the issuers to ask, in their order. One that failed is left alone for a while, as long as there is another: where all of
@@ -252,19 +250,7 @@ func (m *manager) setBack(e *managed, iss *issuer, err error) {
 		e.setbacks = make(map[string]setback)
 	}
 	n := e.setbacks[key].failures + 1
-	e.setbacks[key] = setback{failures: n, until: time.Now().Add(m.backoff(err, n)), err: err, at: time.Now()}
-}
-
-// standIns keeps in sight that one issuer stands in for another that failed. The lock is held.
-func (e *managed) standIns(sites []*site) {
-	if len(sites) > 0 && time.Now().Before(sites[0].renewal()) {
-		delete(e.setbacks, sites[0].issuer) // perhaps by another node
-	}
-	for _, s := range e.setbacks {
-		if s.at.After(e.lastAt) {
-			e.lastErr, e.lastAt = s.err, s.at
-		}
-	}
+	e.setbacks[key] = setback{failures: n, until: time.Now().Add(m.backoff(err, n))}
 }
 
 // note counts what came of asking an issuer, and records a failure.
