@@ -204,7 +204,10 @@ func certsTable(w io.Writer, list []certs.Status, now time.Time) error {
 			name += fmt.Sprintf(" (+%d)", more)
 		}
 		if s.LastError != "" {
-			failed = moment(s.LastErrorAt) + ": " + plain(s.LastError)
+			failed = plain(s.LastError)
+			if !s.LastErrorAt.IsZero() {
+				failed = moment(s.LastErrorAt) + ": " + failed
+			}
 		}
 		row(orDash(name), orDash(s.Source), orDash(plain(s.Issuer)), orDash(s.KeyType), daysLeft(s.NotAfter, now), moment(s.NextRenewal), failed)
 	}
