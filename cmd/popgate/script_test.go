@@ -69,6 +69,7 @@ func TestScript(t *testing.T) {
 			"await":       cmdAwait,
 			"waitfor":     cmdWaitfor,
 			"waitready":   cmdWaitready,
+			"waitsays":    cmdWaitsays,
 			"cmpmail":     cmdCmpmail,
 			"pop3":        cmdPOP3,
 			"pebble":      cmdPebble,
