@@ -51,8 +51,8 @@ type manager struct {
 	budgets budgets
 	patient chan struct{} // the handshakes that wait
 
-	loads  queue // for the storage to be read
-	orders queue // for an issuer to be asked
+	loads  *queue // for the storage to be read
+	orders *queue // for an issuer to be asked
 	news   chan struct{}
 
 	mu      sync.Mutex
@@ -61,7 +61,7 @@ type manager struct {
 	waiting int // demanded names that have none yet
 	recall  *recall
 	jots    map[string]trouble // what is to be written of names' last orders; see notary
-	tat     int64              // of the pace of orders
+	turns   turns
 }
 
 // managed is one name.
@@ -98,6 +98,16 @@ type order struct {
 	done  chan struct{} // closed at the end
 	err   error         // readable once done
 	once  sync.Once
+
+	// Guarded by the manager's lock.
+	asked  bool // a client waits for it
+	looked time.Time
+	queue  *queue // nil where it is at work, or ended
+	rank   urgency
+	since  time.Time
+	index  int
+	turn   bool // it has a turn, and nobody was asked yet
+	paid   int64
 }
 
 func newOrder(m *managed, force bool) *order {
@@ -107,12 +117,13 @@ func newOrder(m *managed, force bool) *order {
 func (o *order) show() { o.once.Do(func() { close(o.ready) }) }
 
 func newManager(log *slog.Logger, m *orderMetrics) *manager {
-	return &manager{
+	made := &manager{
 		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience,
-		budgets: newBudgets(), patient: make(chan struct{}, maxPatient),
-		loads: newQueue(), orders: newQueue(), news: make(chan struct{}, 1),
+		budgets: newBudgets(), patient: make(chan struct{}, maxPatient), news: make(chan struct{}, 1),
 		all: make(map[string]*managed), recall: newRecall(), jots: make(map[string]trouble),
 	}
+	made.loads, made.orders = newQueue(&made.mu), newQueue(&made.mu)
+	return made
 }
 
 func (m *manager) now() int64 { return int64(time.Since(m.start)) }
@@ -210,11 +221,12 @@ func (m *manager) run(ctx context.Context) {
 	doors.follow(ctx)
 	depots.follow(ctx)
 	for range loaders {
-		work.Go(func() { m.loads.each(ctx, m.load) })
+		work.Go(func() { m.loads.each(ctx, time.Minute, m.loads.pop, m.load) })
 	}
 	for range orderers {
-		work.Go(func() { m.orders.each(ctx, m.obtain) })
+		work.Go(func() { m.orders.each(ctx, turnEvery, m.nextOrder, m.obtain) })
 	}
+	work.Go(func() { m.orders.each(ctx, time.Minute, m.nextForced, m.obtain) })
 	work.Go(func() { m.notary(ctx) })
 	relisted := time.Now()
 	for {
@@ -248,7 +260,7 @@ func (m *manager) schedule(now time.Time) {
 			m.loads.push(e.pending)
 		}
 	}
-	m.metrics.waiting.Set(float64(m.orders.len()))
+	m.metrics.waiting.Set(float64(m.orders.line.Len()))
 }
 
 // relist takes up listed domains that came since the view came into force. Those that went are kept until the next reload: a
@@ -388,6 +400,7 @@ func (m *manager) end(o *order) {
 	if o.m.pending == o {
 		o.m.pending = nil
 	}
+	m.refund(o)
 	o.show()
 	close(o.done)
 }

@@ -145,6 +145,7 @@ func (m *manager) expected(hello *tls.ClientHelloInfo, name string) (o *order, o
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.managedFor(name); e != nil {
+		m.hurry(e.pending)
 		return e.pending, true
 	}
 	if v.covers(name) {

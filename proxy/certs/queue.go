@@ -1,8 +1,10 @@
 package certs
 
 import (
+	"container/heap"
 	"context"
 	"sync"
+	"time"
 )
 
 // urgency is which orders go before others.
@@ -14,7 +16,6 @@ const (
 	forConfigured                // the operator's own names
 	forDemand                    // a client waits for it
 	ahead                        // listed domains that nobody has asked for yet
-	urgencies
 )
 
 // urgency of an order. The manager's lock is held.
@@ -26,85 +27,108 @@ func (o *order) urgency() urgency {
 		return forRenewal
 	case o.m.origin == configured:
 		return forConfigured
-	case o.m.origin == demanded:
+	case o.m.origin == demanded || o.asked:
 		return forDemand
 	}
 	return ahead
 }
 
-// A queue holds orders for its workers, the most urgent first, and of those the oldest.
+// A queue holds orders for its workers, the most urgent first, and of those the one that was queued first, in whichever queue.
 type queue struct {
-	mu    *sync.Mutex
-	lists *[urgencies][]*order
-	wake  chan struct{}
+	mu    *sync.Mutex // the manager's
+	line  line
+	moved chan struct{} // closed at the next push
 }
 
-func newQueue() queue {
-	return queue{mu: new(sync.Mutex), lists: new([urgencies][]*order), wake: make(chan struct{}, 1)}
-}
+func newQueue(mu *sync.Mutex) *queue { return &queue{mu: mu, moved: make(chan struct{})} }
 
-// push queues an order. The manager's lock is held.
-func (q queue) push(o *order) {
-	q.mu.Lock()
-	list := &q.lists[o.urgency()]
-	*list = append(*list, o)
-	q.mu.Unlock()
-	q.signal()
-}
-
-func (q queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
+// push queues an order, at the place it had in a queue before. The manager's lock is held.
+func (q *queue) push(o *order) {
+	if o.since.IsZero() {
+		o.since = time.Now()
 	}
+	o.queue, o.rank = q, o.urgency()
+	heap.Push(&q.line, o)
+	close(q.moved)
+	q.moved = make(chan struct{})
 }
 
-func (q queue) len() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.held()
+// drop takes an order out that is in the queue. The manager's lock is held.
+func (q *queue) drop(o *order) {
+	heap.Remove(&q.line, o.index)
+	o.queue = nil
 }
 
-// held is how many there are. The lock is held.
-func (q queue) held() (n int) {
-	for _, list := range q.lists {
-		n += len(list)
+// first is what pop would give, nil where there is nothing. The manager's lock is held.
+func (q *queue) first() *order {
+	if len(q.line) == 0 {
+		return nil
 	}
-	return n
+	return q.line[0]
 }
 
-func (q queue) pop() *order {
+func (q *queue) pop() *order {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for n := range q.lists {
-		list := &q.lists[n]
-		if len(*list) == 0 {
-			continue
-		}
-		o := (*list)[0]
-		(*list)[0] = nil
-		*list = (*list)[1:]
-		if q.held() > 0 {
-			q.signal()
-		}
-		return o
+	o := q.first()
+	if o != nil {
+		q.drop(o)
 	}
-	return nil
+	return o
 }
 
-// each does work on the orders until ctx ends. What is still queued then ends unserved.
-func (q queue) each(ctx context.Context, work func(context.Context, *order)) {
-	for {
-		if ctx.Err() != nil {
-			return
-		}
-		if o := q.pop(); o != nil {
+// each does work on what next gives until ctx ends, and asks again once an order is pushed, or again has passed. What is still queued then
+// ends unserved.
+func (q *queue) each(ctx context.Context, again time.Duration, next func() *order, work func(context.Context, *order)) {
+	for ctx.Err() == nil {
+		q.mu.Lock()
+		moved := q.moved
+		q.mu.Unlock()
+		if o := next(); o != nil {
 			work(ctx, o)
 			continue
 		}
+		later := time.NewTimer(again)
 		select {
 		case <-ctx.Done():
-		case <-q.wake:
+		case <-moved:
+		case <-later.C:
 		}
+		later.Stop()
 	}
+}
+
+// line is a heap of orders.
+type line []*order
+
+// Len is the number of orders (heap.Interface).
+func (l line) Len() int { return len(l) }
+
+// Less says which goes first (heap.Interface).
+func (l line) Less(i, j int) bool {
+	if l[i].rank != l[j].rank {
+		return l[i].rank < l[j].rank
+	}
+	return l[i].since.Before(l[j].since)
+}
+
+// Swap exchanges two (heap.Interface).
+func (l line) Swap(i, j int) {
+	l[i], l[j] = l[j], l[i]
+	l[i].index, l[j].index = i, j
+}
+
+// Push adds one at the end (heap.Interface).
+func (l *line) Push(o any) {
+	o.(*order).index = len(*l)
+	*l = append(*l, o.(*order))
+}
+
+// Pop takes the one at the end (heap.Interface).
+func (l *line) Pop() any {
+	last := len(*l) - 1
+	o := (*l)[last]
+	(*l)[last] = nil
+	*l = (*l)[:last]
+	return o
 }

@@ -3,12 +3,14 @@ package certs
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 )
 
 // TestQueueServesTheUrgentFirst: a long list of domains must not hold up a renewal.
 func TestQueueServesTheUrgentFirst(t *testing.T) {
-	q := newQueue()
+	q := newQueue(new(sync.Mutex))
 	served := &managed{name: "renewal", origin: listed}
 	served.shown.Store(&shown{})
 	for _, o := range []*order{
@@ -21,13 +23,13 @@ func TestQueueServesTheUrgentFirst(t *testing.T) {
 	} {
 		q.push(o)
 	}
-	if got := q.len(); got != 6 {
+	if got := len(q.line); got != 6 {
 		t.Errorf("got %d queued, want 6", got)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var got []string
-	q.each(ctx, func(_ context.Context, o *order) {
+	q.each(ctx, time.Minute, q.pop, func(_ context.Context, o *order) {
 		if got = append(got, o.m.name); len(got) == 6 {
 			stop()
 		}
@@ -35,7 +37,7 @@ func TestQueueServesTheUrgentFirst(t *testing.T) {
 	if want := []string{"forced", "renewal", "configured", "demanded", "listed", "listed, later"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if q.pop() != nil || q.len() != 0 {
+	if q.pop() != nil || len(q.line) != 0 {
 		t.Error("the queue is not empty")
 	}
 }

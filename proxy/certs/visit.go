@@ -197,9 +197,7 @@ func (m *manager) askOne(ctx context.Context, v *acmeView, o *order, iss *issuer
 		return nil
 	}
 	replaces := err == nil
-	if err := m.pace(ctx, v, o.force); err != nil {
-		return err
-	}
+	m.spend(o)
 	err = iss.order(ctx, how, o.m.name, force)
 	if replaces && aboutPast(err) {
 		m.log.Warn("an order is refused that names the certificate it replaces: ordered once more without", "name", o.m.name, "error", err)
@@ -287,29 +285,6 @@ func (m *manager) tell(before, after []*site) {
 		m.post(&audit.Event{Name: audit.CertificateIssued, Certificate: &audit.Certificate{
 			Name: s.name, Issuer: s.issuer, Serial: serialOf(s.cert), NotAfter: leaf.NotAfter,
 		}})
-	}
-}
-
-// pace waits for an order's turn. What an operator asks for takes one without waiting.
-func (m *manager) pace(ctx context.Context, v *acmeView, atOnce bool) error {
-	said := false
-	for {
-		m.mu.Lock()
-		tat, ok := v.section.Orders.Take(m.tat, m.now())
-		m.tat = tat
-		m.mu.Unlock()
-		if ok || atOnce {
-			return ctx.Err()
-		}
-		if !said {
-			said = true
-			m.log.Info("orders wait for their turn", "orders", v.section.Orders.String(), "waiting", m.orders.len()+1)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(min(time.Second, v.section.Orders.Per)):
-		}
 	}
 }
 
