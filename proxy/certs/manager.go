@@ -373,7 +373,7 @@ func (m *manager) fail(o *order, err error) {
 		m.end(o)
 		return
 	}
-	if !fleeting(err) {
+	if !fleeting(err) && !isAway(err) {
 		e.failures++
 	}
 	e.lastErr, e.lastAt = err, time.Now()

@@ -32,11 +32,24 @@ func fleeting(err error) bool {
 	return ok && r.fleeting
 }
 
+// away says that the storage could not be asked. That is over once it is back, however long it has lasted.
+type away struct{ error }
+
+func (a *away) Unwrap() error { return a.error }
+
+func isAway(err error) bool {
+	_, ok := errors.AsType[*away](err)
+	return ok
+}
+
 // servedPause is the least time until a name that clients are served with is tried again after a fleeting refusal.
 const servedPause = 5 * time.Minute
 
 // pause is how long a name waits after err. The lock is held.
 func (m *manager) pause(e *managed, err error) time.Duration {
+	if isAway(err) {
+		return m.backoff(err, 1)
+	}
 	wait := m.backoff(err, e.failures)
 	// The short wait is for clients without a certificate; nobody is in a hurry here.
 	if fleeting(err) && e.shown.Load() != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy/certs/storage"
 )
 
 // read gives what the storage has for a name: of all issuers' certificates the best one, and then, where an issuer gives a second one,
@@ -33,7 +34,11 @@ func (v *acmeView) read(ctx context.Context, name string, revoked ...string) (si
 			case errors.As(err, &d):
 				bad = append(bad, p)
 			case err != nil:
-				return nil, nil, fmt.Errorf("read the certificate of %s from the storage: %w", name, err)
+				err = fmt.Errorf("read the certificate of %s from the storage: %w", name, err)
+				if !errors.Is(err, storage.ErrUnreadable) {
+					err = &away{err}
+				}
+				return nil, nil, err
 			case best == nil || one.better(best, now, revoked):
 				best = one
 			}
