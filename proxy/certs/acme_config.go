@@ -92,7 +92,7 @@ type Issuer struct {
 type ExternalAccount struct {
 	// The key's id, as the issuer gave it.
 	KeyID string `yaml:"key_id"`
-	// The file with the key, in base64url as the issuer gave it.
+	// The file with the key, in base64url as the issuer gave it. It is read at the start and on a reload.
 	HMACKeyFile string `yaml:"hmac_key_file"`
 }
 
@@ -120,7 +120,8 @@ type OnDemand struct {
 
 // ClientCA is the section `tls.client_ca`: certificates that clients show.
 type ClientCA struct {
-	// The file with the CA certificates, in PEM, that clients' certificates are believed by. Empty turns this off.
+	// The file with the CA certificates, in PEM, that clients' certificates are believed by. It is read at the start and on a reload (SIGHUP): from
+	// then on a CA that is not there any more is believed no more, in resumed sessions neither. Empty turns this off.
 	File string `yaml:"file"`
 	// `request` asks clients for a certificate and takes those that have none, `require` refuses them. One that no CA here
 	// vouches for is refused in both.

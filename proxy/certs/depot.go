@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto/sha256"
 	"reflect"
 	"sync"
 	"time"
@@ -12,19 +13,22 @@ import (
 // depot is an open storage and what it was made of. Views with the same configuration share one.
 type depot struct {
 	config storage.Config
+	stamp  [sha256.Size]byte // of the files that it names
 	store  *storage.Store
 }
 
 // depotFor gives the depot of the view in force, if it has the same configuration, or a new one.
 func (k *Keeper) depotFor(c storage.Config) (*depot, error) {
-	if v := k.acme.view.Load(); v != nil && reflect.DeepEqual(v.depot.config, c) {
+	// Before reading, or a change meanwhile would be missed at the next reload.
+	stamp := c.Stamp()
+	if v := k.acme.view.Load(); v != nil && reflect.DeepEqual(v.depot.config, c) && v.depot.stamp == stamp {
 		return v.depot, nil
 	}
 	s, err := openStorage(c, k.stateDir, k.log)
 	if err != nil {
 		return nil, err
 	}
-	return &depot{config: c, store: s}, nil
+	return &depot{config: c, stamp: stamp, store: s}, nil
 }
 
 // Discard ends what Prepare opened for a view that will never be used. What it shares with the view in force stays open, so a view that
