@@ -21,6 +21,7 @@ import (
 	"github.com/popgate/popgate/proxy/admin"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/certs"
+	"github.com/popgate/popgate/proxy/certs/storage"
 )
 
 // Config is the whole configuration. Whoever got it from this package may share it, as long as nobody changes it.
@@ -293,6 +294,10 @@ func (c *Config) checkTLS(r *report) {
 	}
 	if c.ACME() && !ends {
 		c.Warnings = append(c.Warnings, "tls.acme obtains certificates, and nobody is shown them: TLS ends before popgate on all listeners")
+	}
+	if s := c.TLS.ACME.Storage; s.Shared() && !c.ACME() && s.Encryption == storage.EncryptionNone {
+		c.Warnings = append(c.Warnings, "tls.acme.storage is of no use: nothing is obtained, and session ticket keys are shared only where encryption_key_files "+
+			"encrypt them")
 	}
 	named := slices.ContainsFunc(c.Routes, func(rt route.Config) bool { return len(rt.Domains) > 0 })
 	if len(c.TLS.ACME.OnDemand.Names) > 0 && !named {

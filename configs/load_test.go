@@ -69,6 +69,7 @@ func TestCertificateWarnings(t *testing.T) {
 	const (
 		acme     = "tls: {acme: {agree: true, domains: [mail.example.org]}}\n"
 		onDemand = "tls: {acme: {agree: true, on_demand: {names: [\"mail.{domain}\"]}}}\n"
+		shared   = "tls: {acme: {storage: {type: redis, redis: {addresses: [\"127.0.0.1:6379\"]}, %s}}}\n"
 		ended    = "listeners: [{name: a, address: \":1\", tls: offloaded, proxy_protocol_from: [10.0.0.1]}]\n"
 	)
 	for _, tt := range []struct{ text, want string }{
@@ -76,6 +77,8 @@ func TestCertificateWarnings(t *testing.T) {
 		{plain + acme + ended, "nobody is shown them"},
 		{plain + onDemand, "no route has domains"},
 		{plain + onDemand + "routes: [{backend: old, domains: [example.org]}]\n", ""},
+		{plain + fmt.Sprintf(shared, "encryption: none"), "storage is of no use"},
+		{plain + fmt.Sprintf(shared, "encryption_key_files: [/k]"), ""},
 	} {
 		got := strings.Join(mustLoad(t, tt.text).Warnings, "\n")
 		if !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {

@@ -322,7 +322,7 @@ func (g *gateway) ready() (ok bool, notes []string) {
 		notes = append(notes, "audit: records are not written: "+err.Error())
 	}
 	if err := g.keeper.Trouble(); err != nil {
-		notes = append(notes, "certificates: none is obtained or renewed: "+err.Error())
+		notes = append(notes, "certificates: "+err.Error())
 	}
 	if v := g.view.Load(); v != nil {
 		for _, b := range v.Status() {

@@ -63,7 +63,8 @@ type ACME struct {
 	Orders limit.Rate `yaml:"orders"`
 	// Certificates for the names of those whom the routes know.
 	OnDemand OnDemand `yaml:"on_demand"`
-	// Where accounts, keys and certificates are kept.
+	// Where accounts, keys and certificates are kept. A shared one has the gateways open each other's session tickets too, also where
+	// nothing else of tls.acme is written and the certificates come from files.
 	Storage storage.Config `yaml:"storage"`
 	// What a client gets whose name should have a certificate and has none yet: `alert` ends the handshake, `local_ca` shows one
 	// from the local CA for that name, which mail clients warn of. That is for `domains`, and for names that `on_demand` allows.

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"reflect"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ type depot struct {
 func (k *Keeper) depotFor(c storage.Config) (*depot, error) {
 	// Before reading, or a change meanwhile would be missed at the next reload.
 	stamp := c.Stamp()
-	if v := k.acme.view.Load(); v != nil && reflect.DeepEqual(v.depot.config, c) && v.depot.stamp == stamp {
+	if v := k.view.Load(); v != nil && v.depot != nil && reflect.DeepEqual(v.depot.config, c) && v.depot.stamp == stamp {
 		return v.depot, nil
 	}
 	s, err := openStorage(c, k.stateDir, k.log)
@@ -34,13 +35,13 @@ func (k *Keeper) depotFor(c storage.Config) (*depot, error) {
 // Discard ends what Prepare opened for a view that will never be used. What it shares with the view in force stays open, so a view that
 // is in force is not touched. A nil View is fine.
 func (v *View) Discard() {
-	if v == nil || v.acme == nil || v.acme.depot == nil {
+	if v == nil || v.depot == nil {
 		return
 	}
-	if now := v.keeper.acme.view.Load(); now != nil && now.depot == v.acme.depot {
+	if now := v.keeper.view.Load(); now != nil && now.depot == v.depot {
 		return
 	}
-	_ = v.acme.depot.store.Close()
+	_ = v.depot.store.Close()
 }
 
 // depots runs what runs beside the storage of the view in force. Only the manager's run touches it.
@@ -52,10 +53,7 @@ type depots struct {
 }
 
 func (d *depots) follow(ctx context.Context) {
-	var next *depot
-	if v := d.m.view.Load(); v != nil {
-		next = v.depot
-	}
+	next := d.m.depot.Load()
 	if next == d.now {
 		return
 	}
@@ -81,11 +79,19 @@ func (d *depots) close() {
 	}
 }
 
-// Trouble says what keeps certificates from being obtained and renewed, nil if nothing does. What is at hand is served on, so it is a
-// note for whoever looks at /readyz, and no reason to send clients elsewhere.
+// Trouble says what keeps certificates from being obtained and renewed, or session ticket keys from being shared, nil if nothing does. What
+// is at hand is served on, so it is a note for whoever looks at /readyz, and no reason to send clients elsewhere.
 func (k *Keeper) Trouble() error {
-	if v := k.acme.view.Load(); v != nil {
-		return v.depot.store.Health()
+	v := k.view.Load()
+	if v == nil || v.depot == nil {
+		return nil
 	}
-	return nil
+	err := v.depot.store.Health()
+	switch {
+	case err == nil:
+		return nil
+	case v.acme == nil:
+		return fmt.Errorf("new session ticket keys are shared with no other gateway: %w", err)
+	}
+	return fmt.Errorf("none is obtained or renewed: %w", err)
 }

@@ -72,6 +72,13 @@ func (k *Keeper) prepareCerts(v *View, c Config, names []string, deps Deps) (err
 		if v.acme, err = k.prepareACME(c, deps); err == nil {
 			names = slices.Concat(names, v.acme.ordered)
 		}
+		if v.acme != nil {
+			v.depot = v.acme.depot
+		}
+		problems = append(problems, err)
+	} else if c.ACME.Storage.Shared() {
+		// Session ticket keys are shared whatever the certificates come from.
+		v.depot, err = k.depotFor(c.ACME.Storage)
 		problems = append(problems, err)
 	}
 	if len(c.Certificates) == 0 && !c.ACME.on() || c.ACME.on() && c.ACME.Missing == missingLocalCA {
@@ -124,6 +131,7 @@ func (k *Keeper) Use(v *View) {
 	k.view.Store(v)
 	k.tickets = v.tickets
 	k.mu.Unlock()
+	k.acme.depot.Store(v.depot)
 	k.acme.use(v.acme)
 	k.announce(v)
 }

@@ -47,6 +47,8 @@ type manager struct {
 	view atomic.Pointer[acmeView] // nil without tls.acme
 	open atomic.Pointer[manner]   // which doors are shut
 
+	depot atomic.Pointer[depot] // of the keeper's view; nil without a storage
+
 	shelf   shelf
 	budgets budgets
 	patient chan struct{} // the handshakes that wait

@@ -87,11 +87,11 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect sends when the certificates in force expire, how many should have been renewed, and how the storage is (prometheus.Collector).
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	v := m.keeper.view.Load()
+	if v != nil && v.depot != nil {
+		v.depot.store.Collect(ch)
+	}
 	if v == nil || v.onlyLocal() {
 		return
-	}
-	if v.acme != nil {
-		v.acme.depot.store.Collect(ch)
 	}
 	infos := append(v.Certificates(), m.keeper.acme.infos()...)
 	// Earliest first, so that of several certificates of one name, and of too many names, the urgent ones show.

@@ -30,6 +30,7 @@ type View struct {
 	keeper    *Keeper
 	post      func(*audit.Event) // may be nil
 	acme      *acmeView          // nil without tls.acme
+	depot     *depot             // nil where nothing is obtained, and nothing shared
 	clients   *clients           // nil without tls.client_ca
 	configs   map[string]*tls.Config
 	tickets   map[string]*tickets
