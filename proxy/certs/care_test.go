@@ -6,9 +6,11 @@ import (
 	"encoding/pem"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,5 +202,88 @@ func TestZapGoesToDebug(t *testing.T) {
 		if !strings.Contains(line, want) {
 			t.Errorf("got %q, want %q in it", line, want)
 		}
+	}
+}
+
+// TestSilentIssuerHoldsUpNothing: an issuer that takes questions and gives no answer is asked a few times, for all names together, and a
+// name that has no certificate gets one meanwhile.
+func TestSilentIssuerHoldsUpNothing(t *testing.T) {
+	dir, deaf := t.TempDir(), make(chan struct{})
+	var asked atomic.Int32
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		select {
+		case <-deaf:
+		case <-r.Context().Done():
+		}
+	}))
+	defer server.Close()
+	defer close(deaf)
+	p := startPebble(t, pebbleOptions{})
+	c := p.config("mail.example.org")
+	root := filepath.Join(t.TempDir(), "root.pem")
+	write(t, root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	c.ACME.Issuers = append(c.ACME.Issuers, Issuer{CA: server.URL + "/dir", CARoot: root})
+	past := c
+	past.ACME.Issuers = c.ACME.Issuers[1:]
+	names := store10k(t, dir, past, 20)
+	hours := time.Now().Add(-time.Hour)
+	info := acme.Certificate{RenewalInfo: &acme.RenewalInfo{RetryAfter: &hours}}
+	info.RenewalInfo.SuggestedWindow.Start, info.RenewalInfo.SuggestedWindow.End = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+	for _, name := range names {
+		at := place{issuer: (&certmagic.ACMEIssuer{CA: server.URL + "/dir"}).IssuerKey(), name: name}
+		meta := must(json.Marshal(certmagic.CertificateResource{IssuerData: must(json.Marshal(info))}))
+		write(t, filepath.Join(dir, "acme", at.metaKey()), meta)
+	}
+	c.ACME.Domains = append(c.ACME.Domains, names...)
+	r, v := startRig(t, dir, c, func(r *rig) { r.k.acme.heed = 200 * time.Millisecond })
+	shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
+	m := r.k.acme
+	eventually(t, "the visits' end", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, e := range m.all {
+			if e.pending != nil {
+				return false
+			}
+		}
+		return true
+	})
+	r.log.wait(t, "an issuer does not say when to renew its certificates: they are renewed when it said last, and it is asked again later")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		e := m.all[name]
+		if e.shown.Load() == nil || e.lastErr != nil {
+			t.Errorf("%s: not served, or in trouble: %v", name, e.lastErr)
+		}
+		if wait := time.Until(e.due); wait < recheck/2 {
+			t.Errorf("%s is looked after again in %v", name, wait)
+		}
+	}
+	if most := int32(deafAfter + wishers - 1); asked.Load() == 0 || asked.Load() > most {
+		t.Errorf("it was asked %d times, want %d at most", asked.Load(), most)
+	}
+}
+
+func TestHearing(t *testing.T) {
+	var h hearing
+	now := time.Now()
+	if h.heard(false) || h.silence().After(now) {
+		t.Error("one question without an answer silences")
+	}
+	if !h.heard(false) || time.Until(h.silence()) < deafFor-time.Minute {
+		t.Errorf("%d without an answer do not silence for an hour", deafAfter)
+	}
+	for range 20 {
+		if h.heard(false) {
+			t.Error("the news is told twice")
+		}
+	}
+	if wait := time.Until(h.silence()); wait < deafMost-time.Minute || wait > deafMost {
+		t.Errorf("the silence is %v, want %v", wait, deafMost)
+	}
+	if h.heard(true) || !h.silence().IsZero() {
+		t.Error("an answer does not end the silence")
 	}
 }

@@ -36,10 +36,14 @@ type issuer struct {
 	// timeout ends an order.
 	timeout time.Duration
 
-	mu       sync.Mutex
-	configs  map[manner]*certmagic.Config // made when first needed
-	caa      []string                     // the names by which CAA records call it
+	mu      sync.Mutex
+	configs map[manner]*certmagic.Config // made when first needed
+
+	caaMu    sync.Mutex
+	caa      []string // the names by which CAA records call it
 	caaUntil time.Time
+
+	hearing hearing
 }
 
 // manner is what may differ between two orders of one issuer.
@@ -248,8 +252,8 @@ func aboutPast(err error) bool {
 
 // caaNames are the names by which CAA records allow the issuer, as its directory has them; none where it does not say.
 func (i *issuer) caaNames(ctx context.Context) []string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.caaMu.Lock() // one asks for all
+	defer i.caaMu.Unlock()
 	if time.Now().Before(i.caaUntil) {
 		return i.caa
 	}

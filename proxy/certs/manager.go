@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +20,8 @@ const (
 	maxPatient = 64
 	// recheck is how soon a node sees what another has put into the storage.
 	recheck = 10 * time.Minute
-	// loaders and orderers are how many names are read, and ordered, at once.
-	loaders, orderers = 4, 4
+	// loaders, orderers and wishers are how many names are read, ordered, and asked about at once.
+	loaders, orderers, wishers = 4, 4, 2
 )
 
 // origin is why a name is managed.
@@ -41,6 +40,7 @@ type manager struct {
 	metrics *orderMetrics
 	start   time.Time
 	backoff func(err error, failures int) time.Duration
+	heed    time.Duration // how long an issuer may take to say when to renew
 	every   time.Duration // how often names that are due are looked for
 	wait    time.Duration // how long a handshake waits
 
@@ -54,7 +54,8 @@ type manager struct {
 	patient chan struct{} // the handshakes that wait
 
 	loads  *queue // for the storage to be read
-	orders *queue // for an issuer to be asked
+	orders *queue // for an issuer to be asked for a certificate
+	wishes *queue // for an issuer to be asked when it would have one renewed
 	news   chan struct{}
 
 	mu      sync.Mutex
@@ -64,7 +65,6 @@ type manager struct {
 	recall  *recall
 	jots    map[string]trouble // what is to be written of names' last orders; see notary
 	turns   turns
-	rekeyed map[string]bool // names whose certificates were obtained in this view; see rekeys
 }
 
 // managed is one name.
@@ -85,6 +85,7 @@ type managed struct {
 	revoked  []string           // serial numbers of certificates that their issuer has revoked; replaced, never changed
 	setbacks map[string]setback // by the issuer's key; those that failed last
 	jotted   bool               // that its last order failed stands in the storage
+	deaf     time.Time          // its issuer is not asked before then when to renew
 }
 
 // shown is what clients get for a name. It is never changed.
@@ -121,11 +122,11 @@ func (o *order) show() { o.once.Do(func() { close(o.ready) }) }
 
 func newManager(log *slog.Logger, m *orderMetrics) *manager {
 	made := &manager{
-		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience,
+		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience, heed: heedTime,
 		budgets: newBudgets(), patient: make(chan struct{}, maxPatient), news: make(chan struct{}, 1),
 		all: make(map[string]*managed), recall: newRecall(), jots: make(map[string]trouble),
 	}
-	made.loads, made.orders = newQueue(&made.mu), newQueue(&made.mu)
+	made.loads, made.orders, made.wishes = newQueue(&made.mu), newQueue(&made.mu), newQueue(&made.mu)
 	return made
 }
 
@@ -148,7 +149,6 @@ func (m *manager) find(name string) []*tls.Certificate {
 func (m *manager) use(v *acmeView) {
 	m.mu.Lock()
 	m.view.Store(v)
-	m.rekeyed = make(map[string]bool)
 	wanted := make(map[string]origin)
 	if v != nil {
 		wanted = v.wanted()
@@ -231,6 +231,9 @@ func (m *manager) run(ctx context.Context) {
 		work.Go(func() { m.orders.each(ctx, turnEvery, m.nextOrder, m.obtain) })
 	}
 	work.Go(func() { m.orders.each(ctx, time.Minute, m.nextForced, m.obtain) })
+	for range wishers {
+		work.Go(func() { m.wishes.each(ctx, time.Minute, m.wishes.pop, m.wish) })
+	}
 	work.Go(func() { m.notary(ctx) })
 	relisted := time.Now()
 	for {
@@ -307,51 +310,6 @@ func (m *manager) renew(name string) (*order, bool) {
 	return o, true
 }
 
-// install shows a name's certificates to clients. What was shown before stays where there is none.
-func (m *manager) install(e *managed, sites []*site) {
-	if len(sites) == 0 {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.all[e.name] != e {
-		return // forgotten meanwhile
-	}
-	s := &shown{sites: sites}
-	for _, one := range sites {
-		s.certs = append(s.certs, one.cert)
-	}
-	m.count(e, -1)
-	e.shown.Store(s)
-	m.count(e, 1)
-	if e.origin == demanded {
-		// Or the next to come would push it out at once.
-		e.used.Store(int64(time.Since(m.start) / time.Second))
-	}
-	m.shelf.put(e)
-	m.evict()
-}
-
-// evict drops the demanded names that were unused for longest once there are too many. The lock is held.
-func (m *manager) evict() {
-	v := m.view.Load()
-	if v == nil || m.held <= v.section.OnDemand.MaxNames {
-		return
-	}
-	var old []*managed
-	for _, e := range m.all {
-		if e.origin == demanded && e.shown.Load() != nil && e.pending == nil {
-			old = append(old, e)
-		}
-	}
-	slices.SortFunc(old, func(a, b *managed) int { return int(a.used.Load() - b.used.Load()) })
-	// Some more than need be, or each new name would sort them all.
-	spare := m.held - v.section.OnDemand.MaxNames + v.section.OnDemand.MaxNames/32
-	for _, e := range old[:min(spare, len(old))] {
-		m.forget(e)
-	}
-}
-
 // finish ends a visit that went well, or whose certificate was not due.
 func (m *manager) finish(o *order, sites []*site) {
 	m.mu.Lock()
@@ -360,7 +318,7 @@ func (m *manager) finish(o *order, sites []*site) {
 	if len(sites) > 0 && time.Now().Before(sites[0].renewal()) {
 		delete(e.setbacks, sites[0].issuer) // perhaps by another node
 	}
-	e.due = nextLook(sites)
+	e.due = nextLook(sites, m.silence(e, sites))
 	m.jot(e)
 	m.end(o)
 	m.mu.Unlock()

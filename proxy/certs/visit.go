@@ -66,18 +66,12 @@ func (s *site) better(other *site, now time.Time, revoked []string) bool {
 	return s.cert.Leaf.NotAfter.After(other.cert.Leaf.NotAfter)
 }
 
-// needs says whether a name's certificates have to be obtained, or to be looked after by asking somebody else than the storage.
-func (v *acmeView) needs(sites []*site, now time.Time) (order, care bool) {
+// needs says whether a name's certificates have to be obtained.
+func (v *acmeView) needs(sites []*site, now time.Time) bool {
 	if len(sites) == 0 || sites[0].rsa || len(sites) == 1 && v.rsaToo(sites[0]) {
-		return true, true
+		return true
 	}
-	for _, s := range sites {
-		if !now.Before(s.renewal()) {
-			return true, true
-		}
-		care = care || s.acme.RenewalInfo != nil && s.acme.RenewalInfo.NeedsRefresh()
-	}
-	return false, care
+	return slices.ContainsFunc(sites, func(s *site) bool { return !now.Before(s.renewal()) })
 }
 
 func usable(sites []*site, now time.Time) bool {
@@ -100,14 +94,25 @@ func (m *manager) load(ctx context.Context, o *order) {
 	if usable(sites, time.Now()) && !o.force {
 		o.show()
 	}
-	order, care := v.needs(sites, time.Now())
-	if o.force || order || care || m.anyRevoked(o.m, sites) {
-		m.mu.Lock()
-		defer m.mu.Unlock()
+	m.pass(v, o, sites)
+}
+
+// pass has a visit go on where an issuer is to be asked for something, and ends it where none is.
+func (m *manager) pass(v *acmeView, o *order, sites []*site) {
+	now := time.Now()
+	order := o.force || v.needs(sites, now) || m.anyRevoked(o.m, sites)
+	m.mu.Lock()
+	switch {
+	case order:
 		m.orders.push(o)
+	case m.wonders(v, o.m, sites, now):
+		m.wishes.push(o)
+	default:
+		m.mu.Unlock()
+		m.finish(o, sites)
 		return
 	}
-	m.finish(o, sites)
+	m.mu.Unlock()
 }
 
 func (m *manager) wanted(e *managed) bool {
@@ -130,9 +135,7 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 		return
 	}
 	v.clear(ctx, bad, m)
-	sites = m.care(ctx, v, o.m, sites)
-	order, _ := v.needs(sites, time.Now())
-	if !o.force && !order && !m.anyRevoked(o.m, sites) {
+	if !o.force && !v.needs(sites, time.Now()) && !m.anyRevoked(o.m, sites) {
 		m.install(o.m, sites)
 		m.finish(o, sites)
 		return
@@ -293,8 +296,9 @@ func (m *manager) tell(before, after []*site) {
 	}
 }
 
-// nextLook is when a name is looked after again: for another node's renewal, for a renewal of our own, for what the issuer says of it.
-func nextLook(sites []*site) time.Time {
+// nextLook is when a name is looked after again: for another node's renewal, for a renewal of our own, for what the issuer says of it, which
+// is not asked before silence ends.
+func nextLook(sites []*site, silence time.Time) time.Time {
 	now := time.Now()
 	// Not all names at once.
 	next := now.Add(recheck - recheck/5 + rand.N(recheck/5))
@@ -304,7 +308,11 @@ func nextLook(sites []*site) time.Time {
 		soonest = earlier(soonest, now.Add(life/10))
 		next = earlier(next, s.renewal())
 		if ari := s.acme.RenewalInfo; ari != nil && ari.RetryAfter != nil {
-			next = earlier(next, *ari.RetryAfter)
+			at := *ari.RetryAfter
+			if at.Before(silence) {
+				at = silence
+			}
+			next = earlier(next, at)
 		}
 	}
 	// An issuer that gives certificates long due, by its own word, must not be asked without end.
