@@ -65,6 +65,7 @@ type manager struct {
 	recall  *recall
 	jots    map[string]trouble // what is to be written of names' last orders; see notary
 	turns   turns
+	rekeyed map[string]bool // names whose certificates were obtained in this view; see rekeys
 }
 
 // managed is one name.
@@ -149,6 +150,7 @@ func (m *manager) find(name string) []*tls.Certificate {
 func (m *manager) use(v *acmeView) {
 	m.mu.Lock()
 	m.view.Store(v)
+	m.rekeyed = make(map[string]bool)
 	wanted := make(map[string]origin)
 	if v != nil {
 		wanted = v.wanted()

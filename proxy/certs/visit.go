@@ -105,6 +105,8 @@ func (m *manager) pass(v *acmeView, o *order, sites []*site) {
 	switch {
 	case order:
 		m.orders.push(o)
+	case m.rekeys(v, o.m, sites) && m.idle():
+		m.orders.push(o)
 	case m.wonders(v, o.m, sites, now):
 		m.wishes.push(o)
 	default:
@@ -135,7 +137,8 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 		return
 	}
 	v.clear(ctx, bad, m)
-	if !o.force && !v.needs(sites, time.Now()) && !m.anyRevoked(o.m, sites) {
+	rekey := m.rekey(v, o.m, sites)
+	if !o.force && !rekey && !v.needs(sites, time.Now()) && !m.anyRevoked(o.m, sites) {
 		m.install(o.m, sites)
 		m.finish(o, sites)
 		return
@@ -144,7 +147,7 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 		m.fail(o, err)
 		return
 	}
-	fresh, err := m.ask(ctx, v, o, sites)
+	fresh, err := m.ask(ctx, v, o, sites, rekey)
 	m.install(o.m, fresh)
 	if err != nil {
 		m.fail(o, err)
@@ -165,13 +168,13 @@ func (v *acmeView) clear(ctx context.Context, bad []place, m *manager) {
 	}
 }
 
-// ask has the issuers, in their order, make a certificate, and a second one where they are set so. It gives what the storage has then,
-// also beside an error.
-func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site) ([]*site, error) {
+// ask has the issuers, in their order, make a certificate, and a second one where they are set so. The first is made anew though it is not due
+// where it is revoked, or rekey is set. ask gives what the storage has then, also beside an error.
+func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site, rekey bool) ([]*site, error) {
 	m.metrics.inFlight.Inc()
 	defer m.metrics.inFlight.Dec()
 	name := o.m.name
-	first, second := o.force || m.isRevoked(o.m, before, false), o.force || m.isRevoked(o.m, before, true)
+	first, second := o.force || rekey || m.isRevoked(o.m, before, false), o.force || m.isRevoked(o.m, before, true)
 	var failed []error
 	for _, iss := range m.askable(v, o) {
 		how := m.doors()
@@ -182,6 +185,7 @@ func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site
 			continue
 		}
 		failed = nil
+		m.rekeyDone(o.m)
 		// Without the second one the name is served all the same: no reason to try the next issuer.
 		if how.rsa = true; iss.conf.RSAToo {
 			if err := m.askOne(ctx, v, o, iss, how, second, len(before) > 0); err != nil {
