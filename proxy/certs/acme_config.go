@@ -46,7 +46,8 @@ type ACME struct {
 	// https://letsencrypt.org/repository/). Nothing is asked of an issuer before this is `true`, or popgate was started with
 	// `--acme-agree`.
 	Agree bool `yaml:"agree"`
-	// The kind of the certificates' keys: `p256`, `p384` or `rsa2048`.
+	// The kind of the certificates' keys: `p256`, `p384` or `rsa2048`. Where it is changed, certificates with another kind are obtained anew
+	// from the reload on, as `orders` has turns that nothing else needs; what there is is served until then.
 	Key string `yaml:"key"`
 	// Who issues. They are asked in this order, the next one where one fails; without this key it is Let's Encrypt.
 	Issuers []Issuer `yaml:"issuers"`
