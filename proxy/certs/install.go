@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// install shows a name's certificates to clients. What was shown before stays where there is none.
+// install shows a name's certificates to clients. What was shown before stays where there is none, and where it is newer: a visit that
+// took long must not undo what another one, which an operator asked for, has done meanwhile.
 func (m *manager) install(e *managed, sites []*site) {
 	if len(sites) == 0 {
 		return
@@ -15,8 +16,8 @@ func (m *manager) install(e *managed, sites []*site) {
 	if m.all[e.name] != e {
 		return // forgotten meanwhile
 	}
-	s := &shown{sites: sites}
-	for _, one := range sites {
+	s := &shown{sites: newest(e.shown.Load(), sites, e.revoked, time.Now())}
+	for _, one := range s.sites {
 		s.certs = append(s.certs, one.cert)
 	}
 	m.count(e, -1)
@@ -28,6 +29,24 @@ func (m *manager) install(e *managed, sites []*site) {
 	}
 	m.shelf.put(e)
 	m.evict()
+}
+
+// newest are sites, with what is shown in the places of those that are older. before may be nil.
+func newest(before *shown, sites []*site, revoked []string, now time.Time) []*site {
+	if before == nil {
+		return sites
+	}
+	all := slices.Clone(sites)
+	for n, s := range all {
+		for _, b := range before.sites {
+			leaf := b.cert.Leaf
+			if b.place == s.place && leaf.NotBefore.After(s.cert.Leaf.NotBefore) && now.Before(leaf.NotAfter) &&
+				!slices.Contains(revoked, serialOf(b.cert)) {
+				all[n] = b
+			}
+		}
+	}
+	return all
 }
 
 // evict drops the demanded names that were unused for longest once there are too many. The lock is held.
