@@ -39,6 +39,7 @@ type stage struct {
 	folders  []string // outside work, to be removed
 	servers  []func() error
 	ca       *authority
+	sessions *sessions
 }
 
 func stageOf(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
