@@ -227,14 +227,14 @@ func (m *manager) run(ctx context.Context) {
 	doors.follow(ctx)
 	depots.follow(ctx)
 	for range loaders {
-		work.Go(func() { m.loads.each(ctx, time.Minute, m.loads.pop, m.load) })
+		work.Go(func() { m.loads.each(ctx, 0, m.loads.pop, m.load) })
 	}
 	for range orderers {
-		work.Go(func() { m.orders.each(ctx, turnEvery, m.nextOrder, m.obtain) })
+		work.Go(func() { m.orders.each(ctx, m.every, m.nextOrder, m.obtain) })
 	}
-	work.Go(func() { m.orders.each(ctx, time.Minute, m.nextForced, m.obtain) })
+	work.Go(func() { m.orders.each(ctx, 0, m.nextForced, m.obtain) })
 	for range wishers {
-		work.Go(func() { m.wishes.each(ctx, time.Minute, m.wishes.pop, m.wish) })
+		work.Go(func() { m.wishes.each(ctx, 0, m.wishes.pop, m.wish) })
 	}
 	work.Go(func() { m.notary(ctx) })
 	relisted := time.Now()

@@ -59,6 +59,12 @@ func (q *queue) drop(o *order) {
 	o.queue = nil
 }
 
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.line.Len()
+}
+
 // first is what pop would give, nil where there is nothing. The manager's lock is held.
 func (q *queue) first() *order {
 	if len(q.line) == 0 {
@@ -77,8 +83,8 @@ func (q *queue) pop() *order {
 	return o
 }
 
-// each does work on what next gives until ctx ends, and asks again once an order is pushed, or again has passed. What is still queued then
-// ends unserved.
+// each does work on what next gives until ctx ends. It asks again once an order is pushed and, where next left some that wait, once again has
+// passed; 0 is never. What is still queued at the end is unserved.
 func (q *queue) each(ctx context.Context, again time.Duration, next func() *order, work func(context.Context, *order)) {
 	for ctx.Err() == nil {
 		q.mu.Lock()
@@ -88,13 +94,15 @@ func (q *queue) each(ctx context.Context, again time.Duration, next func() *orde
 			work(ctx, o)
 			continue
 		}
-		later := time.NewTimer(again)
+		var later <-chan time.Time
+		if again > 0 && q.len() > 0 {
+			later = time.After(again)
+		}
 		select {
 		case <-ctx.Done():
 		case <-moved:
-		case <-later.C:
+		case <-later:
 		}
-		later.Stop()
 	}
 }
 

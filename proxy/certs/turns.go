@@ -6,12 +6,8 @@ import (
 	"github.com/popgate/popgate/policy/limit"
 )
 
-const (
-	// turnEvery is how often it is looked whether a turn has come.
-	turnEvery = time.Second
-	// lookEvery is how soon the storage is read once more for a client that waits.
-	lookEvery = 10 * time.Second
-)
+// lookEvery is how soon the storage is read once more for a client that waits.
+const lookEvery = 10 * time.Second
 
 // turns are those of orders (tls.acme.orders). The manager's lock guards them.
 type turns struct {
