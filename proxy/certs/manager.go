@@ -64,6 +64,7 @@ type manager struct {
 	waiting int // demanded names that have none yet
 	recall  *recall
 	jots    map[string]trouble // what is to be written of names' last orders; see notary
+	newJot  chan struct{}
 	turns   turns
 	rekeyed map[string]bool // names whose certificates were obtained in this view; see rekeys
 }
@@ -125,7 +126,7 @@ func newManager(log *slog.Logger, m *orderMetrics) *manager {
 	made := &manager{
 		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience, heed: heedTime,
 		budgets: newBudgets(), patient: make(chan struct{}, maxPatient), news: make(chan struct{}, 1),
-		all: make(map[string]*managed), recall: newRecall(), jots: make(map[string]trouble),
+		all: make(map[string]*managed), recall: newRecall(), jots: make(map[string]trouble), newJot: make(chan struct{}, 1),
 	}
 	made.loads, made.orders, made.wishes = newQueue(&made.mu), newQueue(&made.mu), newQueue(&made.mu)
 	return made

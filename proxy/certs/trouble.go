@@ -46,6 +46,10 @@ func (m *manager) jot(e *managed) {
 		e.jotted = false
 	}
 	m.jots[e.name] = t
+	select {
+	case m.newJot <- struct{}{}:
+	default:
+	}
 }
 
 // oneLine is an error's text, that of several joined by semicolons.
@@ -53,8 +57,7 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // notary writes down what jot has noted, until ctx ends. Nobody waits for the storage there. What cannot be written is tried again.
 func (m *manager) notary(ctx context.Context) {
-	tick := time.NewTicker(m.every)
-	defer tick.Stop()
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,18 +65,24 @@ func (m *manager) notary(ctx context.Context) {
 			m.writeJots(last)
 			cancel()
 			return
-		case <-tick.C:
-			m.writeJots(ctx)
+		case <-m.newJot:
+		case <-again:
+		}
+		again = nil
+		if !m.writeJots(ctx) {
+			again = time.After(m.every)
 		}
 	}
 }
 
-func (m *manager) writeJots(ctx context.Context) {
+// writeJots says whether all is written.
+func (m *manager) writeJots(ctx context.Context) bool {
 	v := m.view.Load()
 	m.mu.Lock()
 	jots := m.jots
 	m.jots = make(map[string]trouble)
 	m.mu.Unlock()
+	all := true
 	for name, t := range jots {
 		if v != nil && v.depot.store.Health() == nil && v.store.writeTrouble(ctx, t) == nil {
 			continue
@@ -81,9 +90,11 @@ func (m *manager) writeJots(ctx context.Context) {
 		m.mu.Lock()
 		if _, newer := m.jots[name]; !newer && v != nil {
 			m.jots[name] = t
+			all = false
 		}
 		m.mu.Unlock()
 	}
+	return all
 }
 
 // writeTrouble stores t, or removes what was stored of its name where there is none any more.
