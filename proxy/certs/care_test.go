@@ -2,6 +2,8 @@ package certs
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -285,5 +287,36 @@ func TestHearing(t *testing.T) {
 	}
 	if h.heard(true) || !h.silence().IsZero() {
 		t.Error("an answer does not end the silence")
+	}
+}
+
+// TestOverdueByTheIssuersWindow: an issuer that wants its certificates renewed late, or at once, is the one to say when that is too late.
+func TestOverdueByTheIssuersWindow(t *testing.T) {
+	const day = 24 * time.Hour
+	from := time.Now()
+	leaf := &x509.Certificate{NotBefore: from, NotAfter: from.Add(100 * day)}
+	for _, tt := range []struct {
+		name                 string
+		selected, start, end time.Duration // from then; 0 for none
+		fine, late           time.Duration
+	}{
+		{name: "no word of it", fine: 68 * day, late: 69 * day},
+		{name: "late", selected: 82 * day, start: 80 * day, end: 85 * day, fine: 86 * day, late: 88 * day},
+		{name: "at once", selected: 5 * day, start: 4 * day, end: 6 * day, fine: 7 * day, late: 9 * day},
+		{name: "to the end", selected: 90 * day, start: 80 * day, end: 99 * day, fine: 94 * day, late: 96 * day},
+		{name: "too late", selected: 98 * day, start: 97 * day, end: 99 * day, fine: 68 * day, late: 69 * day},
+	} {
+		s := &site{cert: &tls.Certificate{Leaf: leaf}}
+		if tt.selected != 0 {
+			s.acme.RenewalInfo = &acme.RenewalInfo{SelectedTime: from.Add(tt.selected)}
+			s.acme.RenewalInfo.SuggestedWindow.Start, s.acme.RenewalInfo.SuggestedWindow.End = from.Add(tt.start), from.Add(tt.end)
+		}
+		info := Info{NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, late: s.late()}
+		if info.overdue(from.Add(tt.fine)) {
+			t.Errorf("%s: overdue after %v days", tt.name, tt.fine.Hours()/24)
+		}
+		if !info.overdue(from.Add(tt.late)) {
+			t.Errorf("%s: not overdue after %v days", tt.name, tt.late.Hours()/24)
+		}
 	}
 }

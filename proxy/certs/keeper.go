@@ -178,7 +178,7 @@ func (k *Keeper) warnInfo(info Info) {
 	case left < 0:
 		k.log.Warn("certificate has expired, clients will refuse it: renew it, the new file is taken by itself",
 			"cert", info.File, "not_after", info.NotAfter)
-	case overdue(info.NotBefore, info.NotAfter, now):
+	case info.overdue(now):
 		k.log.Warn("certificate has used up two thirds of its life and was not renewed: see what should renew it",
 			"cert", info.File, "not_after", info.NotAfter)
 	case now.Before(info.NotBefore):
@@ -189,10 +189,17 @@ func (k *Keeper) warnInfo(info Info) {
 	}
 }
 
-// overdue says that two thirds of a life are over, and a little more for who renews just then.
-func overdue(from, to, now time.Time) bool {
-	return now.After(renewAt(from, to).Add(to.Sub(from) / 50))
+// overdue says that a certificate should have been renewed.
+func (i Info) overdue(now time.Time) bool {
+	at := i.late
+	if at.IsZero() {
+		at = renewAt(i.NotBefore, i.NotAfter).Add(grace(i.NotBefore, i.NotAfter))
+	}
+	return now.After(at)
 }
+
+// grace is a little more, for who renews just then.
+func grace(from, to time.Time) time.Duration { return to.Sub(from) / 50 }
 
 // first keeps a log line short where a certificate has many names.
 func first(names []string) []string { return names[:min(len(names), 10)] }

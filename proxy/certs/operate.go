@@ -78,8 +78,9 @@ func (m *manager) infos() []Info {
 		if s == nil {
 			continue
 		}
-		for _, c := range s.certs {
-			all = append(all, Info{Names: []string{name}, NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter})
+		for _, one := range s.sites {
+			leaf := one.cert.Leaf
+			all = append(all, Info{Names: []string{name}, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, late: one.late()})
 		}
 	}
 	return all
@@ -89,8 +90,8 @@ func (m *manager) infos() []Info {
 func (m *manager) warn() {
 	now := time.Now()
 	for _, info := range m.infos() {
-		if overdue(info.NotBefore, info.NotAfter, now) {
-			m.log.Warn("certificate has used up two thirds of its life and could not be renewed: `popgate certs` says why",
+		if info.overdue(now) {
+			m.log.Warn("certificate should have been renewed, and could not be: `popgate certs` says why",
 				"name", info.Names[0], "not_after", info.NotAfter)
 		}
 	}

@@ -226,15 +226,39 @@ func (s *site) status() Status {
 
 // renewal is when a certificate is to be renewed: when its issuer wishes (ARI, RFC 9773), else after two thirds of its life.
 func (s *site) renewal() time.Time {
-	leaf := s.cert.Leaf
-	at := renewAt(leaf.NotBefore, leaf.NotAfter)
-	if ari := s.acme.RenewalInfo; ari != nil && !ari.SelectedTime.IsZero() {
-		// An issuer's slip must not let a certificate run out.
-		if latest := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 20); ari.SelectedTime.Before(latest) {
-			at = ari.SelectedTime
-		}
+	if ari := s.wish(); ari != nil {
+		return ari.SelectedTime
 	}
-	return at
+	return renewAt(s.cert.Leaf.NotBefore, s.cert.Leaf.NotAfter)
+}
+
+// late is when it should have been renewed: after the window that its issuer gave, else as for any certificate.
+func (s *site) late() time.Time {
+	ari := s.wish()
+	if ari == nil {
+		return time.Time{}
+	}
+	leaf := s.cert.Leaf
+	at := ari.SelectedTime
+	if end := ari.SuggestedWindow.End; end.After(at) {
+		at = end
+	}
+	return earlier(at.Add(grace(leaf.NotBefore, leaf.NotAfter)), s.latest())
+}
+
+// wish is what the issuer said of when to renew; nil where that is not to be heard: an issuer's slip must not let a certificate run out.
+func (s *site) wish() *acme.RenewalInfo {
+	ari := s.acme.RenewalInfo
+	if ari == nil || ari.SelectedTime.IsZero() || !ari.SelectedTime.Before(s.latest()) {
+		return nil
+	}
+	return ari
+}
+
+// latest is when to renew at the latest, with a twentieth of the life left.
+func (s *site) latest() time.Time {
+	leaf := s.cert.Leaf
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 20)
 }
 
 func statusOf(cert *tls.Certificate, source string) Status {

@@ -13,6 +13,8 @@ type Info struct {
 	Names     []string // what it covers: A-labels in lower case, wildcards, IP addresses
 	NotBefore time.Time
 	NotAfter  time.Time
+
+	late time.Time // when it should have been renewed; zero for two thirds of its life and a little more
 }
 
 // source is a certificate and where it comes from.
