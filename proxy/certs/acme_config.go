@@ -60,7 +60,8 @@ type ACME struct {
 	// How popgate writes DNS records, for DNS-01 challenges. With it, no other kind of challenge is used.
 	DNS dns.Config `yaml:"dns"`
 	// How many orders may be placed, for all names together; more wait their turn. The default keeps below the limit
-	// of Let's Encrypt, which is 300 in three hours for an account.
+	// of Let's Encrypt, which is 300 in three hours for an account. Each gateway counts for itself: where several share a
+	// storage, and so an account, divide it by their number.
 	Orders limit.Rate `yaml:"orders"`
 	// Certificates for the names of those whom the routes know.
 	OnDemand OnDemand `yaml:"on_demand"`
@@ -115,8 +116,9 @@ type OnDemand struct {
 	MaxWaiting int `yaml:"max_waiting"`
 	// How many new names one client network may have ordered.
 	PerNetwork limit.Rate `yaml:"per_network"`
-	// How many names below one registered domain (example.co.uk, say) may be ordered. The default keeps below
-	// the limit of Let's Encrypt, which is 50 a week.
+	// How many new names below one registered domain (example.co.uk, say) clients may have ordered; the names of domains that
+	// the routes list are not counted. The default keeps below the limit of Let's Encrypt, which is 50 a week. Each gateway
+	// counts for itself: divide it by their number where several share a storage.
 	PerDomain limit.Rate `yaml:"per_domain"`
 }
 

@@ -74,7 +74,7 @@ func TestLookTakesNoBudget(t *testing.T) {
 	}
 }
 
-// TestRenewalIsFree: only a name's first order is charged to its client and its domain.
+// TestRenewalIsFree: only the first order of a name that a client brings up is charged to that client and its domain.
 func TestRenewalIsFree(t *testing.T) {
 	z := startZone(t)
 	c := offDemand()
@@ -93,7 +93,14 @@ func TestRenewalIsFree(t *testing.T) {
 	if err := m.allowed(t.Context(), v.acme, newOrder(&managed{name: "mail.example.org", network: key}, false)); err != nil {
 		t.Errorf("renewals took the budget of the first order: %v", err)
 	}
-	err := m.allowed(t.Context(), v.acme, newOrder(&managed{name: "mail.sub.example.org"}, false))
+	// Those whose domains are listed neither.
+	for _, name := range []string{"mail.example.com", "mail.sub.example.com", "mail.sub.example.org"} {
+		if err := m.allowed(t.Context(), v.acme, newOrder(&managed{name: name, origin: listed}, false)); err != nil {
+			t.Errorf("a listed name: %v", err)
+		}
+	}
+	stranger := m.budgets.hasher.Network(netip.MustParsePrefix("198.51.100.7/32"))
+	err := m.allowed(t.Context(), v.acme, newOrder(&managed{name: "mail.sub.example.org", network: stranger}, false))
 	if _, ok := errors.AsType[*refusal](err); !ok || fleeting(err) {
 		t.Errorf("a second name below the domain: %v", err)
 	}

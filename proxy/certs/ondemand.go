@@ -206,8 +206,8 @@ func (m *manager) managedFor(name string) *managed {
 	return nil
 }
 
-// allowed says whether an order may be placed. Names from the configuration are the operator's own word; others must lead here, be
-// allowed by CAA, and not come in too great numbers below one domain. What has a certificate is renewed at nobody's expense.
+// allowed says whether an order may be placed. Names from the configuration are the operator's own word; others must lead here and be
+// allowed by CAA, and those that clients bring up must not come in too great numbers. What has a certificate is renewed at nobody's expense.
 func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	m.mu.Lock()
 	own := o.m.origin == configured || o.force
@@ -233,7 +233,8 @@ func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	if err := v.caaAllows(ctx, name); err != nil {
 		return m.refuse("caa", err)
 	}
-	if !first {
+	// Of listed domains the operator knows how many names they have; their orders have tls.acme.orders.
+	if !first || !asked {
 		return nil
 	}
 	parent, err := publicsuffix.EffectiveTLDPlusOne(name)
