@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,23 +45,49 @@ func (v *View) Discard() {
 	_ = v.depot.store.Close()
 }
 
+// move puts a view's depot, nil for none, in the place of the one before.
+func (m *manager) move(next *depot) {
+	before := m.depot.Swap(next)
+	if before == nil || before == next {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left = append(m.left, before)
+}
+
+// takeLeft gives the depots that no view has any more, once.
+func (m *manager) takeLeft() []*depot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	left := m.left
+	m.left = nil
+	return left
+}
+
 // depots runs what runs beside the storage of the view in force. Only the manager's run touches it.
 type depots struct {
 	m       *manager
 	now     *depot
 	stop    context.CancelFunc
 	running sync.WaitGroup
+	old     []leaving
+}
+
+// leaving is a depot that is to be closed.
+type leaving struct {
+	*depot
+	at time.Time
 }
 
 func (d *depots) follow(ctx context.Context) {
+	d.retire(time.Now())
 	next := d.m.depot.Load()
 	if next == d.now {
 		return
 	}
-	if old := d.now; old != nil {
+	if d.now != nil {
 		d.stop()
-		// Orders begun with it may still be at work, and nothing asks for its connections meanwhile.
-		time.AfterFunc(2*orderTimeout, func() { _ = old.store.Close() })
 	}
 	d.now = next
 	if next == nil {
@@ -71,12 +98,33 @@ func (d *depots) follow(ctx context.Context) {
 	d.running.Go(func() { _ = next.store.Run(running) }) // it ends with its context, without an error
 }
 
+// retire closes what views before had, also one that was in force for a moment only: orders begun with it may still be at work, so that is
+// done later, and nothing asks for its connections meanwhile.
+func (d *depots) retire(now time.Time) {
+	for _, one := range d.m.takeLeft() {
+		d.old = append(d.old, leaving{one, now.Add(2 * orderTimeout)})
+	}
+	d.old = slices.DeleteFunc(d.old, func(l leaving) bool {
+		if now.Before(l.at) {
+			return false
+		}
+		_ = l.store.Close()
+		return true
+	})
+}
+
+// leaving says that there is something to close later.
+func (d *depots) leaving() bool { return len(d.old) > 0 }
+
 func (d *depots) close() {
 	if d.now != nil {
 		d.stop()
 		d.running.Wait()
-		_ = d.now.store.Close()
 	}
+	d.m.move(nil)
+	now := time.Now()
+	d.retire(now)
+	d.retire(now.Add(2 * orderTimeout))
 }
 
 // Trouble says what keeps certificates from being obtained and renewed, or session ticket keys from being shared, nil if nothing does. What

@@ -131,7 +131,7 @@ func (k *Keeper) Use(v *View) {
 	k.view.Store(v)
 	k.tickets = v.tickets
 	k.mu.Unlock()
-	k.acme.depot.Store(v.depot)
+	k.acme.move(v.depot)
 	k.acme.use(v.acme)
 	k.announce(v)
 }

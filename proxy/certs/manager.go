@@ -66,6 +66,7 @@ type manager struct {
 	jots    map[string]trouble // what is to be written of names' last orders; see notary
 	newJot  chan struct{}
 	turns   turns
+	left    []*depot        // of views before, for run to close
 	rekeyed map[string]bool // names whose certificates were obtained in this view; see rekeys
 }
 
@@ -241,7 +242,7 @@ func (m *manager) run(ctx context.Context) {
 	relisted := time.Now()
 	for {
 		var tick <-chan time.Time
-		if m.view.Load() != nil {
+		if m.view.Load() != nil || depots.leaving() {
 			tick = time.After(m.every)
 		}
 		select {
