@@ -62,7 +62,7 @@ func TestUnauthorized(t *testing.T) {
 	}
 	elsewhere := &http.Server{Handler: http.NotFoundHandler()}
 	go func() { _ = elsewhere.Serve(ln) }()
-	defer elsewhere.Close()
+	defer func() { _ = elsewhere.Close() }()
 	p.dns.set(p.dns.addrs, "mail.example.org", "127.0.0.3")
 	pause := new(paused)
 	r, v := startRig(t, t.TempDir(), p.config("mail.example.org"), func(r *rig) { r.k.acme.backoff = pause.backoff })
