@@ -14,6 +14,8 @@ import (
 const (
 	probeEvery = 5 * time.Second
 	probeTime  = 3 * time.Second
+	// writeEvery is how often a write is tried where that costs more than a question, as long as all is well.
+	writeEvery = time.Minute
 	// downFor is how long after a failure copies are served without asking: until the next probe has surely ended.
 	downFor = 2 * probeEvery
 )
@@ -158,7 +160,24 @@ func (s *Store) Probe(ctx context.Context) error {
 	if err = s.asked(ctx, "load", err); err != nil && err != fs.ErrNotExist {
 		return err
 	}
-	return s.asked(ctx, "probe", s.backend.health(probing))
+	err = s.backend.health(probing)
+	if w, ok := s.backend.(tryWriter); ok && err == nil && s.writeDue(time.Now()) {
+		if err = w.tryWrite(probing); err == nil {
+			s.wrote.Store(time.Now().UnixNano())
+		}
+	}
+	return s.asked(ctx, "probe", err)
+}
+
+// A tryWriter is a backend whose health does not write, and which does so apart: rights, space and whoever has to confirm a write show in
+// nothing else.
+type tryWriter interface {
+	tryWrite(ctx context.Context) error
+}
+
+// writeDue says whether a write should be tried: once in writeEvery, and each time while writes fail.
+func (s *Store) writeDue(now time.Time) bool {
+	return s.watch.last.Load().sides[writing].err != nil || now.Sub(time.Unix(0, s.wrote.Load())) >= writeEvery
 }
 
 // Run looks after the storage until ctx ends: it has copies kept from now on, asks every 5 seconds whether it is up, encrypts with the first key what is not, and deletes copies

@@ -31,6 +31,7 @@ type Store struct {
 	shared  bool
 	log     *slog.Logger
 	watch   watch
+	wrote   atomic.Int64 // when a write was last tried and went well, in Unix nanoseconds
 }
 
 // A locker is what certmagic wants of locks.
