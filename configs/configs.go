@@ -295,6 +295,9 @@ func (c *Config) checkTLS(r *report) {
 	if c.ACME() && !ends {
 		c.Warnings = append(c.Warnings, "tls.acme obtains certificates, and nobody is shown them: TLS ends before popgate on all listeners")
 	}
+	if c.TLS.ACME.Agree && !c.ACME() {
+		c.Warnings = append(c.Warnings, "tls.acme.agree is true, and there are no names to obtain certificates for: list them under tls.acme.domains")
+	}
 	if s := c.TLS.ACME.Storage; s.Shared() && !c.ACME() && s.Encryption == storage.EncryptionNone {
 		c.Warnings = append(c.Warnings, "tls.acme.storage is of no use: nothing is obtained, and session ticket keys are shared only where encryption_key_files "+
 			"encrypt them")

@@ -58,6 +58,9 @@ func FromFlags(f Flags, env []string) (*Config, error) {
 	if acme := f.acme(from); acme != nil {
 		r.at["tls.acme.domains"], r.at["tls.acme.agree"] = origin{name: "--acme-domain"}, origin{name: "--acme-agree"}
 		tree["tls"] = map[string]any{"acme": acme}
+		if len(f.ACMEDomains) == 0 {
+			r.add("tls.acme.domains", "is missing beside --acme-agree and --acme-email", "give it with each name to obtain a certificate for")
+		}
 	}
 	return assemble(tree, variables(env), r)
 }

@@ -65,6 +65,14 @@ func TestAgreed(t *testing.T) {
 	}
 }
 
+// TestAgreedForNothing: whoever agrees for all files does so for those that obtain nothing.
+func TestAgreedForNothing(t *testing.T) {
+	c, err := loadText([]byte(plain), Agreed(home), newReport("f"))
+	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "no names to obtain") {
+		t.Errorf("got %v, %v", c, err)
+	}
+}
+
 func TestFromFlagsFaults(t *testing.T) {
 	for _, e := range []struct {
 		flags Flags
@@ -76,7 +84,8 @@ func TestFromFlagsFaults(t *testing.T) {
 		{Flags{To: []string{"h"}, Listen: "127.0.0.1:9995"}, []string{`metrics.address: is "127.0.0.1:9995", which overlaps with "127.0.0.1:9995" of --listen`}},
 		{Flags{To: []string{"h"}, ACMEDomains: []string{"mail.example.org"}}, []string{"--acme-agree: must be true"}},
 		{Flags{To: []string{"h"}, ACMEDomains: []string{"m.example", "a b"}, ACMEAgree: true}, []string{"--acme-domain: \"a b\" is neither"}},
-		{Flags{To: []string{"h"}, ACMEAgree: true}, []string{"--acme-domain: is empty"}},
+		{Flags{To: []string{"h"}, ACMEAgree: true}, []string{"--acme-domain: is missing"}},
+		{Flags{To: []string{"h"}, ACMEEmail: "a@b.example"}, []string{"--acme-domain: is missing"}},
 		{Flags{To: []string{"${HOST}"}}, []string{"--to: has the host \"${host}\""}},
 	} {
 		_, err := FromFlags(e.flags, home)

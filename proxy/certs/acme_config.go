@@ -185,7 +185,8 @@ func (a ACME) validate(fault func(key, problem string)) {
 	a.Storage.Validate(func(key, problem string) { fault("storage."+key, problem) })
 	a.OnDemand.validate(func(key, problem string) { fault("on_demand."+key, problem) })
 	if !a.on() {
-		if a.Agree || a.Email != "" || len(a.Issuers) > 0 {
+		// To agree is no harm: whoever starts popgate may do so for any file.
+		if a.Email != "" || len(a.Issuers) > 0 {
 			fault("domains", "is empty, and so is on_demand.names: list the names to obtain certificates for")
 		}
 		return

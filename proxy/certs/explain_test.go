@@ -18,7 +18,7 @@ func TestPortsOfAnotherProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute}
-		defer server.Close()
+		defer func() { _ = server.Close() }()
 		go func() { _ = server.Serve(ln) }()
 	}
 	c := p.config("mail.example.org")

@@ -34,15 +34,16 @@ func (t trouble) gone(stored time.Time) bool { return stored.After(t.At) }
 // is kept. The lock is held.
 func (m *manager) jot(e *managed) {
 	t := trouble{Name: e.name}
-	if e.lastErr != nil {
+	switch {
+	case e.lastErr != nil:
 		if e.origin == demanded && e.shown.Load() == nil {
 			return
 		}
 		t.Error, t.At, t.Next = oneLine(e.lastErr), e.lastAt.UTC(), e.due.UTC()
 		e.jotted = true
-	} else if !e.jotted {
+	case !e.jotted:
 		return
-	} else {
+	default:
 		e.jotted = false
 	}
 	m.jots[e.name] = t
