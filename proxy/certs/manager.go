@@ -239,6 +239,7 @@ func (m *manager) run(ctx context.Context) {
 		work.Go(func() { m.wishes.each(ctx, 0, m.wishes.pop, m.wish) })
 	}
 	work.Go(func() { m.notary(ctx) })
+	work.Go(func() { m.cleaner(ctx) })
 	relisted := time.Now()
 	for {
 		var tick <-chan time.Time

@@ -72,8 +72,10 @@ func TestTurnsOwed(t *testing.T) {
 	rate := limit.Rate{Count: 2, Per: 2 * time.Hour}
 	var ts turns
 	hour := int64(time.Hour)
-	if !ts.take(rate, 0) || !ts.take(rate, 0) || ts.take(rate, 0) {
-		t.Fatal("not two turns at once")
+	for n, want := range []bool{true, true, false} {
+		if got := ts.take(rate, 0); got != want {
+			t.Fatalf("number %d at once: got %v, want %v", n+1, got, want)
+		}
 	}
 	ts.owe(rate, 0)
 	// One comes back each hour, and the first of them is owed.

@@ -225,6 +225,22 @@ func (s *Store) tidy(ctx context.Context) bool {
 	return true
 }
 
+// A sweeper is a backend whose locks do not go away by themselves.
+type sweeper interface {
+	// sweep deletes locks that ran out before a time, and says how many.
+	sweep(ctx context.Context, before time.Time) (int, error)
+}
+
+// DropStaleLocks deletes locks that ran out that long ago, which killed gateways left behind, and says how many.
+func (s *Store) DropStaleLocks(ctx context.Context, age time.Duration) (int, error) {
+	w, ok := s.backend.(sweeper)
+	if !ok {
+		return 0, nil
+	}
+	n, err := w.sweep(ctx, time.Now().Add(-age))
+	return n, wrap("clean", lockFolder, s.asked(ctx, "delete", err))
+}
+
 // Reseal encrypts with the first key all that is not. It says how many records it did, and how many it left because they cannot be read.
 // What is written meanwhile is not touched.
 func (s *Store) Reseal(ctx context.Context) (done, unreadable int, err error) {

@@ -247,6 +247,12 @@ func (p *inPostgres) release(ctx context.Context, name, token string) (bool, err
 	return rows == 1, err
 }
 
+// sweep goes by the database's clock, as the leases do.
+func (p *inPostgres) sweep(ctx context.Context, before time.Time) (int, error) {
+	rows, err := p.exec(ctx, `DELETE FROM {schema}.locks WHERE expires < clock_timestamp() - make_interval(secs => $1)`, time.Since(before).Seconds())
+	return int(rows), err
+}
+
 // tryWrite puts a row into each table, and takes it out again before anybody sees it.
 func (p *inPostgres) tryWrite(ctx context.Context) error {
 	name := "probe/" + rand.Text()

@@ -3,6 +3,8 @@ package storage
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -97,5 +99,46 @@ func TestPostgresRights(t *testing.T) {
 	}
 	if ok, err := s.TryLock(t.Context(), "probe"); !ok || err != nil {
 		t.Errorf("a lock: %v, %v", ok, err)
+	}
+}
+
+// TestStaleLocks: what killed gateways left goes, and nothing that somebody holds or has just lost.
+func TestStaleLocks(t *testing.T) {
+	server := servers.NewPostgres(t)
+	for name, where := range map[string]func(*Config){
+		TypeFile:     func(*Config) {},
+		TypePostgres: func(c *Config) { c.Type, c.Postgres = TypePostgres, postgresAt(server) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := DefaultConfig()
+			c.Encryption = EncryptionNone
+			where(&c)
+			s, ctx := openTest(t, c, t.TempDir()), t.Context()
+			for _, name := range []string{"held", "past"} {
+				if ok, err := s.TryLock(ctx, name); !ok || err != nil {
+					t.Fatal(ok, err)
+				}
+			}
+			// As if it had not been renewed for two days.
+			switch b := s.backend.(type) {
+			case *files:
+				long := time.Now().Add(-48 * time.Hour)
+				file := filepath.Join(b.Path, lockFolder, "left.lock")
+				must(t, os.WriteFile(file, []byte("{}"), 0o600))
+				must(t, os.Chtimes(file, long, long))
+			case *inPostgres:
+				_, err := b.exec(ctx, `INSERT INTO {schema}.locks VALUES ('left', '', clock_timestamp() - interval '2 days')`)
+				must(t, err)
+			}
+			must(t, s.Unlock(ctx, "past"))
+			for _, want := range []int{1, 0} {
+				if n, err := s.DropStaleLocks(ctx, 24*time.Hour); n != want || err != nil {
+					t.Errorf("dropped %d, %v; want %d", n, err, want)
+				}
+			}
+			if ok, err := s.TryLock(ctx, "held"); ok || err != nil {
+				t.Errorf("the lock that is held: %v, %v", ok, err)
+			}
+		})
 	}
 }
