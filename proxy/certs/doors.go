@@ -25,9 +25,9 @@ import (
 const (
 	// doorRetry is how long a port that could not be had is left alone.
 	doorRetry = 30 * time.Second
-	// An issuer speaks as soon as it is connected: hearTime is how long a request may take to come, shakeTime a whole handshake,
-	// doorTime all the rest, for which the storage may be asked.
-	hearTime, shakeTime, doorTime = 2 * time.Second, 3 * time.Second, 10 * time.Second
+	// An issuer speaks as soon as it is connected, though this machine may be busy: hearTime is how long a request may take to come,
+	// shakeTime a whole handshake, doorTime all the rest, for which the storage may be asked.
+	hearTime, shakeTime, doorTime = 5 * time.Second, 10 * time.Second, 10 * time.Second
 	// doorGuests is how many askers there may be at once, doorShare how many of one network
 	// once there are so many: till then issuers may come in a crowd, for several names at once.
 	doorGuests, doorShare = 512, 4
