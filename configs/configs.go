@@ -22,6 +22,7 @@ import (
 	"github.com/popgate/popgate/proxy/admin"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/certs"
+	"github.com/popgate/popgate/proxy/certs/storage"
 )
 
 // Config is the whole configuration. Whoever got it from this package may share it, as long as nobody changes it.
@@ -316,6 +317,13 @@ func (c *Config) checkTLS(r *report) {
 	}
 	if c.ACME() && !ends {
 		c.Warnings = append(c.Warnings, "tls.acme obtains certificates, and nobody is shown them: TLS ends before popgate on all listeners")
+	}
+	if c.TLS.ACME.Agree && !c.ACME() {
+		c.Warnings = append(c.Warnings, "tls.acme.agree is true, and there are no names to obtain certificates for: list them under tls.acme.domains")
+	}
+	if s := c.TLS.ACME.Storage; s.Shared() && !c.ACME() && s.Encryption == storage.EncryptionNone {
+		c.Warnings = append(c.Warnings, "tls.acme.storage is of no use: nothing is obtained, and session ticket keys are shared only where encryption_key_files "+
+			"encrypt them")
 	}
 	named := slices.ContainsFunc(c.Routes, func(rt route.Config) bool { return len(rt.Domains)+len(rt.Directory) > 0 })
 	if len(c.TLS.ACME.OnDemand.Names) > 0 && !named {

@@ -70,6 +70,7 @@ func TestCertificateWarnings(t *testing.T) {
 		acme     = "tls: {acme: {agree: true, domains: [mail.example.org]}}\n"
 		onDemand = "tls: {acme: {agree: true, on_demand: {names: [\"mail.{domain}\"]}}}\n"
 		asked    = "directories: [{name: users, type: file, file: {path: users.yaml}}]\n"
+		shared   = "tls: {acme: {storage: {type: redis, redis: {addresses: [\"127.0.0.1:6379\"]}, %s}}}\n"
 		ended    = "listeners: [{name: a, address: \":1\", tls: offloaded, proxy_protocol_from: [10.0.0.1]}]\n"
 	)
 	for _, tt := range []struct{ text, want string }{
@@ -78,6 +79,8 @@ func TestCertificateWarnings(t *testing.T) {
 		{plain + onDemand, "no route has any"},
 		{plain + onDemand + "routes: [{backend: old, domains: [example.org]}]\n", ""},
 		{plain + onDemand + asked + "routes: [{backend: old, directory: users}]\n", ""},
+		{plain + fmt.Sprintf(shared, "encryption: none"), "storage is of no use"},
+		{plain + fmt.Sprintf(shared, "encryption_key_files: [/k]"), ""},
 	} {
 		got := strings.Join(mustLoad(t, tt.text).Warnings, "\n")
 		if !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {

@@ -32,8 +32,8 @@ func certsCommand() *cobra.Command {
 		Use:   "certs",
 		Short: "List, renew and export certificates",
 		Long: `certs asks the running gateway, through its socket (admin.socket), for its certificates: whom they are for, who issued
-them, how long they last, when they will be renewed, and what went wrong last. Where no gateway runs, --config or --state-dir
-say which storage to read them from.`,
+them, how long they last, when they will be renewed, and what went wrong last. Where no gateway runs, --config shows the same from the
+files, the storage and the local CA of that config, --state-dir what is in that folder.`,
 		Example: `  popgate certs
   popgate certs -c /etc/popgate/popgate.yaml
   popgate certs --json | jq -r '.[] | select(.last_error) | .name'
@@ -46,13 +46,14 @@ say which storage to read them from.`,
 				return err
 			}
 			list, err := all.List(cmd.Context())
-			if err != nil {
+			if err != nil && len(list) == 0 {
 				return err
 			}
+			// What is known is of use beside a storage that is down, too.
 			if asJSON {
-				return certsJSON(cmd.OutOrStdout(), list)
+				return errors.Join(err, certsJSON(cmd.OutOrStdout(), list))
 			}
-			return certsTable(cmd.OutOrStdout(), list, time.Now())
+			return errors.Join(err, certsTable(cmd.OutOrStdout(), list, time.Now()))
 		},
 	}
 	flags := c.PersistentFlags()
@@ -139,7 +140,7 @@ func (s source) open(ctx context.Context, stderr io.Writer) (admin.Certificates,
 	switch {
 	case s.file != "":
 		var err error
-		if c, err = configs.Load(s.file, os.Environ()); err != nil {
+		if c, err = configs.Load(s.file, environ(true)); err != nil {
 			return nil, err
 		}
 		section = c.Admin
@@ -176,7 +177,7 @@ func dialAny(ctx context.Context, paths []string) (*admin.Client, error) {
 }
 
 // stored are the certificates of a gateway that does not run.
-type stored struct{ *certs.Store }
+type stored struct{ *certs.Stored }
 
 func offline(c certs.Config, stateDir string) (admin.Certificates, error) {
 	store, err := certs.Offline(c, stateDir)
@@ -206,9 +207,12 @@ func certsTable(w io.Writer, list []certs.Status, now time.Time) error {
 			name += fmt.Sprintf(" (+%d)", more)
 		}
 		if s.LastError != "" {
-			failed = moment(s.LastErrorAt) + ": " + plain(s.LastError)
+			failed = plain(s.LastError)
+			if !s.LastErrorAt.IsZero() {
+				failed = moment(s.LastErrorAt) + ": " + failed
+			}
 		}
-		row(name, orDash(s.Source), orDash(plain(s.Issuer)), orDash(s.KeyType), daysLeft(s.NotAfter, now), moment(s.NextRenewal), failed)
+		row(orDash(name), orDash(s.Source), orDash(plain(s.Issuer)), orDash(s.KeyType), daysLeft(s.NotAfter, now), moment(s.NextRenewal), failed)
 	}
 	return t.Flush()
 }

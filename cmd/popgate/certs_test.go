@@ -26,6 +26,7 @@ func TestCertsTable(t *testing.T) {
 		},
 		{Name: "mail.example.net", Source: "acme", NextRenewal: now.Add(time.Hour), LastError: "order:\n\tno \x1b[31maddress\x07", LastErrorAt: now},
 		{Name: "old.example.com", Names: []string{"old.example.com", "a", "b"}, Source: "file", Issuer: "bücher CA", KeyType: "RSA 2048", NotAfter: now.Add(-time.Minute)},
+		{Source: "file", LastError: "read it:\nno", LastErrorAt: time.Time{}},
 		{Name: "today.example.com", Names: []string{"today.example.com"}, Source: "local", NotAfter: now.Add(time.Minute)},
 	}, now)
 	want := `
@@ -33,6 +34,7 @@ NAME                  SOURCE  ISSUER            KEY          DAYS LEFT  RENEWAL 
 mail.example.org      acme    Let's Encrypt E5  ECDSA P-256  89         2026-04-30 12:00  -
 mail.example.net      acme    -                 -            -          2026-03-01 13:00  2026-03-01 12:00: order: no [31maddress
 old.example.com (+2)  file    bücher CA         RSA 2048     -1         -                 -
+-                     file    -                 -            -          -                 read it: no
 today.example.com     local   -                 -            0          -                 -
 `
 	if got := "\n" + b.String(); got != want || err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +17,7 @@ func checkCommand() *cobra.Command {
 	var (
 		file  string
 		print bool
+		agree bool
 	)
 	c := &cobra.Command{
 		Use:   "check",
@@ -28,7 +28,7 @@ key's path. Its exit status is 1 when there is one. It opens no port and asks no
   popgate check -c popgate.yaml --print     what is in force, defaults included`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := configs.Load(file, os.Environ())
+			c, err := configs.Load(file, environ(agree))
 			if err != nil {
 				return err
 			}
@@ -43,6 +43,7 @@ key's path. Its exit status is 1 when there is one. It opens no port and asks no
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "config `file`")
 	c.Flags().BoolVar(&print, "print", false, "print the effective config, secrets hidden")
+	agreeFlag(c, &agree)
 	_ = c.MarkFlagRequired("config") // it fails for flags that do not exist
 	return c
 }

@@ -88,6 +88,13 @@ type prepared struct {
 // prepare makes a configuration ready without touching what runs. On an error it leaves nothing behind.
 func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, err error) {
 	p = &prepared{config: c}
+	var opened *certs.View // p is nil on an error
+	// The certificates' storage has connections of its own.
+	defer func() {
+		if err != nil {
+			opened.Discard()
+		}
+	}()
 	if p.dirs, err = g.dirs.Prepare(c.Directories); err != nil {
 		return nil, err
 	}
@@ -95,14 +102,14 @@ func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, 
 	if err != nil {
 		return nil, err
 	}
-	p.certs, err = g.keeper.Prepare(c.TLS, wantedNames(c), certsListeners(c, g.proxy.Hello),
+	opened, err = g.keeper.Prepare(c.TLS, wantedNames(c), certsListeners(c, g.proxy.Hello),
 		certs.Deps{Knows: table.Knows, Domains: table.Domains, Post: g.audit.Post})
 	backends, err2 := g.backends.Prepare(c.Backends)
 	view, err3 := g.audit.Prepare(c.Audit)
 	if err := errors.Join(err, err2, err3); err != nil {
 		return nil, err
 	}
-	p.backends, p.audit = backends, view
+	p.certs, p.backends, p.audit = opened, backends, view
 	p.snapshot = &proxy.Snapshot{
 		Router:       table,
 		Gate:         g.policy.Prepare(c.Limits),
@@ -324,7 +331,7 @@ func (g *gateway) ready() (ok bool, notes []string) {
 		notes = append(notes, "audit: records are not written: "+err.Error())
 	}
 	if err := g.keeper.Trouble(); err != nil {
-		notes = append(notes, "certificates: none is obtained or renewed: "+err.Error())
+		notes = append(notes, "certificates: "+err.Error())
 	}
 	if err := g.dirs.Trouble(); err != nil {
 		for line := range strings.Lines(err.Error()) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -39,7 +38,7 @@ a password, so that one whose answer depends on it cannot answer.`,
   popgate route -c popgate.yaml alice --listener office --from 192.0.2.7 --sni mail.example.org`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := configs.Load(file, os.Environ())
+			c, err := configs.Load(file, environ(true)) // serve may have been given the agreement
 			if err != nil {
 				return err
 			}

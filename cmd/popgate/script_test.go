@@ -39,8 +39,10 @@ func TestMain(m *testing.M) {
 //	crowd HOST:PORT COUNT       open connections that stay and never speak
 //	pop3 NAME dial|tls|send|expect|flood|closed ARG...
 //	                            a client spoken word by word (scripttest_pop3_test.go)
-//	pebble                      start an ACME issuer, $ACME (scripttest_pebble_test.go)
-//	certificate [-ca CA] PREFIX NAME...
+//	pebble [LIFE]               start an ACME issuer, $ACME (scripttest_pebble_test.go)
+//	mailbox COUNT, sessions ... a POP3 server in memory, and clients that fetch from it all the time (scripttest_sessions_test.go)
+//	strangers HOST:PORT COUNT   handshakes for invented names (scripttest_strangers_test.go)
+//	certificate [-rsa | -ca CA] PREFIX NAME...
 //	                            make tls/PREFIXcert.pem and tls/PREFIXkey.pem for these names
 //	serial VAR HOST:PORT SERVERNAME [OTHER]
 //	                            set VAR to the serial number of the certificate shown, once it is not OTHER
@@ -71,9 +73,13 @@ func TestScript(t *testing.T) {
 			"await":       cmdAwait,
 			"waitfor":     cmdWaitfor,
 			"waitready":   cmdWaitready,
+			"waitsays":    cmdWaitsays,
 			"cmpmail":     cmdCmpmail,
 			"pop3":        cmdPOP3,
 			"pebble":      cmdPebble,
+			"mailbox":     cmdMailbox,
+			"sessions":    cmdSessions,
+			"strangers":   cmdStrangers,
 			"certificate": cmdCertificate,
 			"serial":      cmdSerial,
 			"findings":    cmdFindings,

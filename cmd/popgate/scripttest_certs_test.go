@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -61,6 +62,10 @@ func (ca *authority) issue(dir, prefix string, names ...string) error {
 	if err != nil {
 		return err
 	}
+	return ca.issueFor(key, dir, prefix, names...)
+}
+
+func (ca *authority) issueFor(key crypto.Signer, dir, prefix string, names ...string) error {
 	der, err := ca.sign(&x509.Certificate{
 		Subject:               pkix.Name{CommonName: names[0]},
 		DNSNames:              names,
@@ -98,12 +103,19 @@ func writePEM(file, kind string, der []byte) error {
 	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
-// cmdCertificate makes one more certificate of the script's CA, or of a new one, whose certificate goes to tls/CA.pem.
+// cmdCertificate makes one more certificate of the script's CA, or of a new one, whose certificate goes to tls/CA.pem. Its key is an ECDSA
+// one unless -rsa is there.
 func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: certificate [-ca CA] PREFIX NAME...")
+		ts.Fatalf("usage: certificate [-rsa | -ca CA] PREFIX NAME...")
 	}
 	s, dir := stageOf(ts), ts.MkAbs("tls")
+	if args[0] == "-rsa" && len(args) > 2 {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		ts.Check(err)
+		ts.Check(s.ca.issueFor(key, dir, args[1], args[2:]...))
+		return
+	}
 	ca := s.ca
 	if args[0] == "-ca" && len(args) > 3 {
 		var err error

@@ -67,10 +67,16 @@ func goCommand(args ...string) (string, error) {
 //	$ACME_ALPN  the port where it looks for TLS-ALPN-01
 //	$ACME_DNS   the DNS server
 //
-// and writes the root of what it issues into issued.pem.
+// and writes the root of what it issues into issued.pem. Its certificates are good for LIFE, or 90 days.
 func cmdPebble(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) > 0 {
-		ts.Fatalf("usage: pebble")
+	life := 90 * 24 * time.Hour
+	if len(args) == 1 {
+		var err error
+		life, err = time.ParseDuration(args[0])
+		ts.Check(err)
+	}
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: pebble [LIFE]")
 	}
 	path, err := buildPebble()
 	if err != nil {
@@ -90,7 +96,7 @@ func cmdPebble(ts *testscript.TestScript, neg bool, args []string) {
 		"certificate": ts.MkAbs("tls/cert.pem"), "privateKey": ts.MkAbs("tls/key.pem"),
 		"keyAlgorithm": "ecdsa",
 		"retryAfter":   map[string]int{"authz": 1, "order": 1},
-		"profiles":     map[string]any{"default": map[string]any{"description": "90 days", "validityPeriod": 90 * 86400}},
+		"profiles":     map[string]any{"default": map[string]any{"description": life.String(), "validityPeriod": int(life / time.Second)}},
 	}})
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("pebble.json"), config, 0o600))

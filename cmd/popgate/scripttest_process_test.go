@@ -39,6 +39,7 @@ type stage struct {
 	folders  []string // outside work, to be removed
 	servers  []func() error
 	ca       *authority
+	sessions *sessions
 }
 
 func stageOf(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
@@ -280,23 +281,44 @@ func cmdWaitready(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
+// cmdWaitsays waits until what stands at a URL matches.
+func cmdWaitsays(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitsays URL REGEXP")
+	}
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	eventually(ts, args[1]+" at "+args[0], func() (bool, error) {
+		body, err := fetch(args[0])
+		if err == nil && !re.Match(body) {
+			err = fmt.Errorf("it says %s", body)
+		}
+		return err == nil, err
+	})
+}
+
 func ready(url string) (bool, error) {
+	_, err := fetch(url)
+	return err == nil, err
+}
+
+func fetch(url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if resp.StatusCode != http.StatusOK {
-		return false, errors.Join(fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(body)), err)
+		err = errors.Join(fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(body)), err)
 	}
-	return true, nil
+	return body, err
 }
 
 var variable = regexp.MustCompile(`\$\{[A-Z0-9_]+\}`)

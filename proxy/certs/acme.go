@@ -24,12 +24,9 @@ type acmeView struct {
 	depot     *depot
 	store     *Store
 	resolver  *dns.Resolver
-	// answer tells what a challenge wants to hear, whichever node's and issuer's it is.
-	answer     *certmagic.Config
-	answerHTTP *certmagic.ACMEIssuer
 }
 
-// prepareACME makes the view of a section that is on. It asks nobody.
+// prepareACME makes the view of a section that is on. It asks nobody. What it gives beside an error is to be discarded.
 func (k *Keeper) prepareACME(c Config, deps Deps) (*acmeView, error) {
 	v := &acmeView{section: c.ACME, deps: deps, domains: make(map[string]bool)}
 	for _, d := range c.ACME.Domains {
@@ -48,14 +45,14 @@ func (k *Keeper) prepareACME(c Config, deps Deps) (*acmeView, error) {
 		v.templates = append(v.templates, t)
 	}
 	var err error
+	if v.resolver, err = dns.NewResolver(c.ACME.OnDemand.Resolver); err != nil {
+		return nil, &Problem{Key: "tls.acme.on_demand.resolver", Problem: err.Error(), Err: err}
+	}
 	if v.depot, err = k.depotFor(c.ACME.Storage); err != nil {
 		return nil, err
 	}
 	v.store = &Store{storage: v.depot.store}
-	if v.resolver, err = dns.NewResolver(c.ACME.OnDemand.Resolver); err != nil {
-		return nil, &Problem{Key: "tls.acme.on_demand.resolver", Problem: err.Error(), Err: err}
-	}
-	return v, k.prepareIssuers(v)
+	return v, k.prepareIssuers(v) // v also beside an error, for the storage to be closed
 }
 
 func (k *Keeper) prepareIssuers(v *acmeView) error {
@@ -78,11 +75,6 @@ func (k *Keeper) prepareIssuers(v *acmeView) error {
 	}
 	if len(problems) > 0 {
 		return errors.Join(problems...)
-	}
-	v.answer = set.config(v.section.Key, v.store.storage)
-	v.answerHTTP = certmagic.NewACMEIssuer(v.answer, certmagic.ACMEIssuer{CA: v.issuers[0].conf.CA, Logger: set.log})
-	for _, iss := range v.issuers {
-		v.answer.Issuers = append(v.answer.Issuers, iss.acme)
 	}
 	return nil
 }

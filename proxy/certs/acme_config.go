@@ -31,8 +31,8 @@ const (
 const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
 
 // onlyDNS is what somebody reads whose gateway no CA can reach.
-const onlyDNS = "an ACME CA connects to port 80 or 443 of the name, never to 995: where neither can be reached from the Internet, " +
-	"only DNS-01 works, so set tls.acme.dns"
+const onlyDNS = "an ACME CA connects to port 80 or 443 of the name, never to 995: where neither can lead to popgate, " +
+	"only DNS-01 works, so set tls.acme.dns; where a web server has them, let it pass /.well-known/acme-challenge/ on to tls.acme.http_address"
 
 // ACME is the section `tls.acme`: certificates that popgate obtains and renews by itself. It is on once it has
 // domains or names on demand.
@@ -43,9 +43,11 @@ type ACME struct {
 	// Where the issuer may write to about the account. It may stay empty with most issuers.
 	Email string `yaml:"email"`
 	// Whether you agree to the terms of service of every issuer listed (by default those of Let's Encrypt,
-	// https://letsencrypt.org/repository/). Nothing is asked of an issuer before this is `true`.
+	// https://letsencrypt.org/repository/). Nothing is asked of an issuer before this is `true`, or popgate was started with
+	// `--acme-agree`.
 	Agree bool `yaml:"agree"`
-	// The kind of the certificates' keys: `p256`, `p384` or `rsa2048`.
+	// The kind of the certificates' keys: `p256`, `p384` or `rsa2048`. Where it is changed, certificates with another kind are obtained anew
+	// from the reload on, as `orders` has turns that nothing else needs; what there is is served until then.
 	Key string `yaml:"key"`
 	// Who issues. They are asked in this order, the next one where one fails; without this key it is Let's Encrypt.
 	Issuers []Issuer `yaml:"issuers"`
@@ -58,14 +60,16 @@ type ACME struct {
 	// How popgate writes DNS records, for DNS-01 challenges. With it, no other kind of challenge is used.
 	DNS dns.Config `yaml:"dns"`
 	// How many orders may be placed, for all names together; more wait their turn. The default keeps below the limit
-	// of Let's Encrypt, which is 300 in three hours for an account.
+	// of Let's Encrypt, which is 300 in three hours for an account. Each gateway counts for itself: where several share a
+	// storage, and so an account, divide it by their number.
 	Orders limit.Rate `yaml:"orders"`
 	// Certificates for the names of those whom the routes know.
 	OnDemand OnDemand `yaml:"on_demand"`
-	// Where accounts, keys and certificates are kept.
+	// Where accounts, keys and certificates are kept. A shared one has the gateways open each other's session tickets too, also where
+	// nothing else of tls.acme is written and the certificates come from files.
 	Storage storage.Config `yaml:"storage"`
 	// What a client gets whose name should have a certificate and has none yet: `alert` ends the handshake, `local_ca` shows one
-	// from the local CA, which mail clients warn of.
+	// from the local CA for that name, which mail clients warn of. That is for `domains`, and for names that `on_demand` allows.
 	Missing string `yaml:"missing"`
 }
 
@@ -91,7 +95,7 @@ type Issuer struct {
 type ExternalAccount struct {
 	// The key's id, as the issuer gave it.
 	KeyID string `yaml:"key_id"`
-	// The file with the key, in base64url as the issuer gave it.
+	// The file with the key, in base64url as the issuer gave it. It is read at the start and on a reload.
 	HMACKeyFile string `yaml:"hmac_key_file"`
 }
 
@@ -112,14 +116,16 @@ type OnDemand struct {
 	MaxWaiting int `yaml:"max_waiting"`
 	// How many new names one client network may have ordered.
 	PerNetwork limit.Rate `yaml:"per_network"`
-	// How many names below one registered domain (example.co.uk, say) may be ordered. The default keeps below
-	// the limit of Let's Encrypt, which is 50 a week.
+	// How many new names below one registered domain (example.co.uk, say) clients may have ordered; the names of domains that
+	// the routes list are not counted. The default keeps below the limit of Let's Encrypt, which is 50 a week. Each gateway
+	// counts for itself: divide it by their number where several share a storage.
 	PerDomain limit.Rate `yaml:"per_domain"`
 }
 
 // ClientCA is the section `tls.client_ca`: certificates that clients show.
 type ClientCA struct {
-	// The file with the CA certificates, in PEM, that clients' certificates are believed by. Empty turns this off.
+	// The file with the CA certificates, in PEM, that clients' certificates are believed by. It is read at the start and on a reload (SIGHUP): from
+	// then on a CA that is not there any more is believed no more, in resumed sessions neither. Empty turns this off.
 	File string `yaml:"file"`
 	// `request` asks clients for a certificate and takes those that have none, `require` refuses them. One that no CA here
 	// vouches for is refused in both.
@@ -179,14 +185,15 @@ func (a ACME) validate(fault func(key, problem string)) {
 	a.Storage.Validate(func(key, problem string) { fault("storage."+key, problem) })
 	a.OnDemand.validate(func(key, problem string) { fault("on_demand."+key, problem) })
 	if !a.on() {
-		if a.Agree || a.Email != "" || len(a.Issuers) > 0 {
+		// To agree is no harm: whoever starts popgate may do so for any file.
+		if a.Email != "" || len(a.Issuers) > 0 {
 			fault("domains", "is empty, and so is on_demand.names: list the names to obtain certificates for")
 		}
 		return
 	}
 	if !a.Agree {
 		fault("agree", "must be true before popgate may ask for certificates: read the terms of service of "+a.terms()+
-			" and, if you agree to them, write `agree: true`")
+			" and, if you agree to them, write `agree: true` or start with `popgate serve --acme-agree`")
 	}
 	if a.HTTPAddress == "" && a.TLSALPNAddress == "" && a.DNS.Provider == "" {
 		fault("http_address", "is off, and so is tls_alpn_address; "+onlyDNS)

@@ -128,29 +128,38 @@ func (a *authority) sign(dir string) ([]byte, error) {
 
 // accept takes the CA certificate in data if it is one, belongs to the key and has not run out.
 func (a *authority) accept(data []byte) error {
-	fault := func(what string) error {
-		return &Problem{Key: "state_dir", Problem: fmt.Sprintf(
-			"the local CA %s %s: restore it, or remove it and %s so that popgate makes a new CA", a.file, what, caKeyFile)}
+	if err := a.parse(data); err != nil {
+		return err
 	}
+	if pub, ok := a.key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(a.cert.PublicKey) {
+		return a.fault("does not belong to its key")
+	}
+	if !a.cert.IsCA {
+		return a.fault("is no CA certificate")
+	}
+	if time.Now().After(a.cert.NotAfter) {
+		return a.fault("expired on " + a.cert.NotAfter.Format(time.DateOnly))
+	}
+	return nil
+}
+
+// parse takes the certificate in data.
+func (a *authority) parse(data []byte) error {
 	blocks := pemBlocks(data, isCertBlock)
 	if len(blocks) == 0 {
-		return fault("is damaged")
+		return a.fault("is damaged")
 	}
 	cert, err := x509.ParseCertificate(blocks[0])
 	if err != nil {
-		return fault("is damaged")
-	}
-	if pub, ok := a.key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(cert.PublicKey) {
-		return fault("does not belong to its key")
-	}
-	if !cert.IsCA {
-		return fault("is no CA certificate")
-	}
-	if time.Now().After(cert.NotAfter) {
-		return fault("expired on " + cert.NotAfter.Format(time.DateOnly))
+		return a.fault("is damaged")
 	}
 	a.cert = cert
 	return nil
+}
+
+func (a *authority) fault(what string) error {
+	return &Problem{Key: "state_dir", Problem: fmt.Sprintf(
+		"the local CA %s %s: restore it, or remove it and %s so that popgate makes a new CA", a.file, what, caKeyFile)}
 }
 
 // issue makes a certificate for names, which normal has written.

@@ -6,46 +6,131 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
-	"golang.org/x/crypto/ocsp"
-
-	"github.com/popgate/popgate/policy/audit"
 )
 
-// care asks issuers what they say of certificates by now: when to renew them (ARI) and, where a certificate names a responder, whether
-// they are revoked (OCSP). Nothing depends on an answer: trouble is logged, and asked again at the next visit.
-func (m *manager) care(ctx context.Context, v *acmeView, e *managed, sites []*site) []*site {
-	for n, s := range sites {
-		if ari := s.acme.RenewalInfo; ari != nil && ari.NeedsRefresh() {
-			fresh, err := v.refreshARI(ctx, s)
-			if err != nil {
-				m.log.Warn("ask when to renew a certificate", "name", e.name, "error", err)
-				continue
+const (
+	// heedTime is how long an issuer may take to say when to renew.
+	heedTime = 5 * time.Second
+	// An issuer that gave no answer deafAfter times in a row is not asked for deafFor, longer each time, up to deafMost. A name for
+	// which there was none waits for deafFor too.
+	deafAfter         = 2
+	deafFor, deafMost = time.Hour, 6 * time.Hour
+)
+
+// hearing is whether an issuer says when it would have certificates renewed (ARI, RFC 9773). Nothing depends on it: orders have other workers,
+// and without an answer the last one holds.
+type hearing struct {
+	mu       sync.Mutex
+	failures int // in a row
+	until    time.Time
+}
+
+// silence is until when the issuer is not asked.
+func (h *hearing) silence() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.until
+}
+
+// heard notes whether there was an answer, and says whether the issuer is left alone from now on.
+func (h *hearing) heard(answered bool) (news bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if answered {
+		h.failures, h.until = 0, time.Time{}
+		return false
+	}
+	if h.failures++; h.failures >= deafAfter {
+		h.until = time.Now().Add(min(deafFor<<min(h.failures-deafAfter, 8), deafMost))
+	}
+	return h.failures == deafAfter
+}
+
+// wonders says whether an issuer should be asked when to renew one of sites. The lock is held.
+func (m *manager) wonders(v *acmeView, e *managed, sites []*site, now time.Time) bool {
+	return !now.Before(e.deaf) && slices.ContainsFunc(sites, func(s *site) bool { return v.asker(s, now) != nil })
+}
+
+// asker is the issuer to ask when to renew s now; nil for none.
+func (v *acmeView) asker(s *site, now time.Time) *issuer {
+	ari := s.acme.RenewalInfo
+	if ari == nil || !ari.NeedsRefresh() {
+		return nil
+	}
+	if iss := v.issuerOf(s); iss != nil && !now.Before(iss.hearing.silence()) {
+		return iss
+	}
+	return nil
+}
+
+// silence is until when nobody is asked when to renew what a name has. The lock is held.
+func (m *manager) silence(e *managed, sites []*site) time.Time {
+	until := e.deaf
+	if v := m.view.Load(); v != nil {
+		for _, s := range sites {
+			if iss := v.issuerOf(s); iss != nil && iss.hearing.silence().After(until) {
+				until = iss.hearing.silence()
 			}
-			sites[n] = fresh
 		}
 	}
-	if m.staleStaple(e, sites) {
-		m.restaple(ctx, e, sites[0])
+	return until
+}
+
+// wish is the second part of a visit where nothing is due: the issuer is asked when it would have the certificates renewed by now.
+func (m *manager) wish(ctx context.Context, o *order) {
+	v := m.view.Load()
+	if v == nil || !m.wanted(o.m) {
+		m.finish(o, nil)
+		return
 	}
-	return sites
+	sites, _, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
+	if err != nil {
+		m.fail(o, err)
+		return
+	}
+	for n, s := range sites {
+		iss := v.asker(s, time.Now())
+		if iss == nil {
+			continue
+		}
+		fresh, err := m.refreshARI(ctx, v, iss, s)
+		if err != nil {
+			m.log.Debug("ask when to renew a certificate", "name", o.m.name, "error", err)
+			m.mu.Lock()
+			o.m.deaf = time.Now().Add(deafFor)
+			m.mu.Unlock()
+			continue
+		}
+		sites[n] = fresh
+	}
+	m.install(o.m, sites)
+	if !v.needs(sites, time.Now()) {
+		m.finish(o, sites)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.orders.push(o)
 }
 
 // refreshARI asks the issuer when it would have a certificate renewed, and keeps the answer in the storage for all nodes.
-func (v *acmeView) refreshARI(ctx context.Context, s *site) (*site, error) {
-	iss := v.issuerOf(s)
-	if iss == nil {
-		return s, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+func (m *manager) refreshARI(ctx context.Context, v *acmeView, iss *issuer, s *site) (*site, error) {
+	asking, cancel := context.WithTimeout(ctx, m.heed)
 	defer cancel()
-	info, err := iss.acme.GetRenewalInfo(ctx, certmagic.Certificate{Certificate: *s.cert})
+	info, err := iss.acme.GetRenewalInfo(asking, certmagic.Certificate{Certificate: *s.cert})
+	_, problem := errors.AsType[acme.Problem](err)
+	if ctx.Err() == nil && iss.hearing.heard(err == nil || problem) {
+		m.log.Warn("an issuer does not say when to renew its certificates: they are renewed when it said last, and it is asked again later",
+			"issuer", iss.label, "error", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -53,10 +138,10 @@ func (v *acmeView) refreshARI(ctx context.Context, s *site) (*site, error) {
 	if old := s.acme.RenewalInfo; old.SameWindow(info) {
 		info.SelectedTime = old.SelectedTime
 	}
-	// A renewal by another node must not be given the old certificate's times.
+	// A renewal by another node must not be given the old certificate's times. It is not waited for.
 	lock := "issue_cert_" + s.name
-	if err := v.store.storage.Lock(ctx, lock); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", lock, err)
+	if ok, err := v.depot.store.TryLock(ctx, lock); err != nil || !ok {
+		return s, err
 	}
 	defer func() { _ = v.store.storage.Unlock(context.WithoutCancel(ctx), lock) }()
 	now, err := v.store.load(ctx, s.place)
@@ -84,114 +169,36 @@ func (v *acmeView) issuerOf(s *site) *issuer {
 	return nil
 }
 
-// A staple is what a certificate's OCSP responder said last.
-type staple struct {
-	leaf []byte    // of which certificate, in DER
-	raw  []byte    // nil where there was no good answer
-	next time.Time // when to ask again
-}
-
-// of says whether there is an answer to show with cert. A nil staple has none.
-func (s *staple) of(cert *tls.Certificate) bool {
-	return s != nil && s.raw != nil && bytes.Equal(s.leaf, cert.Certificate[0])
-}
-
-// staleStaple says whether the responder of a name's certificate should be asked. Certificates without one, as all of Let's Encrypt's,
-// have nobody to ask.
-func (m *manager) staleStaple(e *managed, sites []*site) bool {
-	if len(sites) == 0 || len(sites[0].cert.Leaf.OCSPServer) == 0 {
-		return false
-	}
+// disown notes that the issuer has revoked a certificate of a name, and has that visited.
+func (m *manager) disown(e *managed, serial string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	st := e.staple
-	return st == nil || !bytes.Equal(st.leaf, sites[0].cert.Certificate[0]) || time.Now().After(st.next)
+	if !slices.Contains(e.revoked, serial) {
+		// What is served may be several, and each is replaced before long.
+		e.revoked = append(e.revoked[max(0, len(e.revoked)-3):len(e.revoked):len(e.revoked)], serial)
+	}
+	e.due = time.Time{}
+	m.wake()
 }
 
-func (m *manager) restaple(ctx context.Context, e *managed, s *site) {
-	st := &staple{leaf: s.cert.Certificate[0], next: time.Now().Add(time.Hour)}
-	reply, raw, err := askOCSP(ctx, s.cert)
-	switch {
-	case err != nil:
-		m.log.Warn("ask whether a certificate is revoked", "name", e.name, "responder", s.cert.Leaf.OCSPServer[0], "error", err)
-	case reply.Status == ocsp.Good:
-		st.raw = raw
-		if !reply.NextUpdate.IsZero() {
-			st.next = reply.ThisUpdate.Add(reply.NextUpdate.Sub(reply.ThisUpdate) / 2)
-		}
-	case reply.Status == ocsp.Revoked:
-		m.revoked(e, s, reply.RevokedAt)
-	}
+// isRevoked says whether a certificate among sites, of one kind of keys, is revoked.
+func (m *manager) isRevoked(e *managed, sites []*site, rsa bool) bool {
+	revoked := m.revokedOf(e)
+	return slices.ContainsFunc(sites, func(s *site) bool { return s.rsa == rsa && slices.Contains(revoked, serialOf(s.cert)) })
+}
+
+func (m *manager) anyRevoked(e *managed, sites []*site) bool {
+	return m.isRevoked(e, sites, false) || m.isRevoked(e, sites, true)
+}
+
+// revokedOf are the serial numbers of a name's revoked certificates.
+func (m *manager) revokedOf(e *managed) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	// An answer that is good for longer than it takes the responder to come back is shown on.
-	if st.raw == nil && err != nil && e.staple.of(s.cert) {
-		st.raw = e.staple.raw
-	}
-	e.staple = st
-}
-
-func (m *manager) revoked(e *managed, s *site, at time.Time) {
-	serial := serialOf(s.cert)
-	m.mu.Lock()
-	known := e.revoked == serial
-	e.revoked = serial
-	m.mu.Unlock()
-	if known {
-		return
-	}
-	m.log.Error("the issuer has revoked a certificate: another one is obtained", "name", e.name, "serial", serial, "revoked_at", at)
-	m.post(&audit.Event{Name: audit.CertificateRevoked, Certificate: &audit.Certificate{
-		Name: e.name, Issuer: s.issuer, Serial: serial, NotAfter: s.cert.Leaf.NotAfter,
-	}})
-}
-
-func (m *manager) isRevoked(e *managed, sites []*site) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return e.revoked != "" && len(sites) > 0 && serialOf(sites[0].cert) == e.revoked
+	return e.revoked
 }
 
 func serialOf(cert *tls.Certificate) string { return fmt.Sprintf("%x", cert.Leaf.SerialNumber) }
-
-// askOCSP asks the certificate's own responder (RFC 6960).
-func askOCSP(ctx context.Context, cert *tls.Certificate) (*ocsp.Response, []byte, error) {
-	if len(cert.Certificate) < 2 {
-		return nil, nil, fmt.Errorf("the chain has no issuer's certificate to ask with")
-	}
-	issuer, err := x509.ParseCertificate(cert.Certificate[1])
-	if err != nil {
-		return nil, nil, err
-	}
-	body, err := ocsp.CreateRequest(cert.Leaf, issuer, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, cert.Leaf.OCSPServer[0], bytes.NewReader(body))
-	if err != nil {
-		return nil, nil, err
-	}
-	req.Header.Set("Content-Type", "application/ocsp-request")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return nil, nil, err
-	}
-	reply, err := ocsp.ParseResponseForCert(raw, cert.Leaf, issuer)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !reply.NextUpdate.IsZero() && time.Now().After(reply.NextUpdate) {
-		return nil, nil, fmt.Errorf("the answer ran out at %s", reply.NextUpdate)
-	}
-	return reply, raw, nil
-}
 
 // ours reports whether renewal information is of this certificate and not left over from one before.
 func ours(info *acme.RenewalInfo, leaf *x509.Certificate) bool {

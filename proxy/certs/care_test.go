@@ -3,6 +3,7 @@ package certs
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -11,16 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
-	"golang.org/x/crypto/ocsp"
-
-	"github.com/popgate/popgate/policy/audit"
 )
 
 // TestRenewalByIssuersWish: an issuer that wants a certificate renewed now (ARI) is heard.
@@ -72,73 +70,6 @@ func TestRenewalByIssuersWish(t *testing.T) {
 	r.log.wait(t, "certificate obtained")
 	if again := shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org")); again.SerialNumber.Cmp(first.SerialNumber) == 0 {
 		t.Error("the certificate is the old one")
-	}
-}
-
-// A responder says of certificates whether they are revoked.
-type responder struct {
-	p *pebble
-
-	mu      sync.Mutex
-	revoked string // serial number
-	asked   int
-}
-
-func (o *responder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.asked++
-	req := must(ocsp.ParseRequest(must(io.ReadAll(r.Body))))
-	issuer, key := o.p.intermediate()
-	now := time.Now()
-	reply := ocsp.Response{Status: ocsp.Good, SerialNumber: req.SerialNumber, ThisUpdate: now.Add(-time.Minute), NextUpdate: now.Add(time.Hour)}
-	if req.SerialNumber.Text(16) == o.revoked {
-		reply.Status, reply.RevokedAt = ocsp.Revoked, now
-	}
-	_, _ = w.Write(must(ocsp.CreateResponse(issuer, issuer, reply, key)))
-}
-
-func TestStapleAndRevocation(t *testing.T) {
-	o := &responder{}
-	server := httptest.NewServer(o)
-	defer server.Close()
-	p := startPebble(t, pebbleOptions{config: map[string]any{"ocspResponderURL": server.URL, "keyAlgorithm": "rsa"}})
-	o.p = p
-	r, v := startRig(t, t.TempDir(), p.config("mail.example.org"), nil)
-	shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
-	var cs tls.ConnectionState
-	eventually(t, "a staple", func() bool {
-		// The visit after the order asks for it; nobody has to wait for minutes here.
-		r.due("mail.example.org")
-		var err error
-		if cs, err = shake(v.TLS("pop3s"), p.clientFor("mail.example.org")); err != nil {
-			t.Fatal(err)
-		}
-		return len(cs.OCSPResponse) > 0
-	})
-	issuer, _ := p.intermediate()
-	if reply, err := ocsp.ParseResponseForCert(cs.OCSPResponse, cs.PeerCertificates[0], issuer); err != nil || reply.Status != ocsp.Good {
-		t.Errorf("the staple: %v, %v", reply, err)
-	}
-	asked := o.asked
-	r.due("mail.example.org")
-	if o.asked != asked {
-		t.Error("the responder was asked again before it was time")
-	}
-
-	o.mu.Lock()
-	o.revoked = cs.PeerCertificates[0].SerialNumber.Text(16)
-	o.mu.Unlock()
-	r.k.acme.mu.Lock()
-	r.k.acme.all["mail.example.org"].staple.next = time.Time{}
-	r.k.acme.mu.Unlock()
-	r.due("mail.example.org")
-	again := shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
-	if again.SerialNumber.Cmp(cs.PeerCertificates[0].SerialNumber) == 0 {
-		t.Error("a revoked certificate is served on")
-	}
-	if got := r.told(audit.CertificateRevoked, "mail.example.org"); got != 1 {
-		t.Errorf("got %d events of the revocation, want one", got)
 	}
 }
 
@@ -272,6 +203,120 @@ func TestZapGoesToDebug(t *testing.T) {
 	for _, want := range []string{"acme: trouble", "level=warn", "part=obtain", "identifier=mail.example.org", "why=it rains"} {
 		if !strings.Contains(line, want) {
 			t.Errorf("got %q, want %q in it", line, want)
+		}
+	}
+}
+
+// TestSilentIssuerHoldsUpNothing: an issuer that takes questions and gives no answer is asked a few times, for all names together, and a
+// name that has no certificate gets one meanwhile.
+func TestSilentIssuerHoldsUpNothing(t *testing.T) {
+	dir, deaf := t.TempDir(), make(chan struct{})
+	var asked atomic.Int32
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		select {
+		case <-deaf:
+		case <-r.Context().Done():
+		}
+	}))
+	defer server.Close()
+	defer close(deaf)
+	p := startPebble(t, pebbleOptions{})
+	c := p.config("mail.example.org")
+	root := filepath.Join(t.TempDir(), "root.pem")
+	write(t, root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	c.ACME.Issuers = append(c.ACME.Issuers, Issuer{CA: server.URL + "/dir", CARoot: root})
+	past := c
+	past.ACME.Issuers = c.ACME.Issuers[1:]
+	names := store10k(t, dir, past, 20)
+	hours := time.Now().Add(-time.Hour)
+	info := acme.Certificate{RenewalInfo: &acme.RenewalInfo{RetryAfter: &hours}}
+	info.RenewalInfo.SuggestedWindow.Start, info.RenewalInfo.SuggestedWindow.End = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+	for _, name := range names {
+		at := place{issuer: (&certmagic.ACMEIssuer{CA: server.URL + "/dir"}).IssuerKey(), name: name}
+		meta := must(json.Marshal(certmagic.CertificateResource{IssuerData: must(json.Marshal(info))}))
+		write(t, filepath.Join(dir, "acme", at.metaKey()), meta)
+	}
+	c.ACME.Domains = append(c.ACME.Domains, names...)
+	r, v := startRig(t, dir, c, func(r *rig) { r.k.acme.heed = 200 * time.Millisecond })
+	shaken(t, v.TLS("pop3s"), p.clientFor("mail.example.org"))
+	m := r.k.acme
+	eventually(t, "the visits' end", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, e := range m.all {
+			if e.pending != nil {
+				return false
+			}
+		}
+		return true
+	})
+	r.log.wait(t, "an issuer does not say when to renew its certificates: they are renewed when it said last, and it is asked again later")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		e := m.all[name]
+		if e.shown.Load() == nil || e.lastErr != nil {
+			t.Errorf("%s: not served, or in trouble: %v", name, e.lastErr)
+		}
+		if wait := time.Until(e.due); wait < recheck/2 {
+			t.Errorf("%s is looked after again in %v", name, wait)
+		}
+	}
+	if most := int32(deafAfter + wishers - 1); asked.Load() == 0 || asked.Load() > most {
+		t.Errorf("it was asked %d times, want %d at most", asked.Load(), most)
+	}
+}
+
+func TestHearing(t *testing.T) {
+	var h hearing
+	now := time.Now()
+	if h.heard(false) || h.silence().After(now) {
+		t.Error("one question without an answer silences")
+	}
+	if !h.heard(false) || time.Until(h.silence()) < deafFor-time.Minute {
+		t.Errorf("%d without an answer do not silence for an hour", deafAfter)
+	}
+	for range 20 {
+		if h.heard(false) {
+			t.Error("the news is told twice")
+		}
+	}
+	if wait := time.Until(h.silence()); wait < deafMost-time.Minute || wait > deafMost {
+		t.Errorf("the silence is %v, want %v", wait, deafMost)
+	}
+	if h.heard(true) || !h.silence().IsZero() {
+		t.Error("an answer does not end the silence")
+	}
+}
+
+// TestOverdueByTheIssuersWindow: an issuer that wants its certificates renewed late, or at once, is the one to say when that is too late.
+func TestOverdueByTheIssuersWindow(t *testing.T) {
+	const day = 24 * time.Hour
+	from := time.Now()
+	leaf := &x509.Certificate{NotBefore: from, NotAfter: from.Add(100 * day)}
+	for _, tt := range []struct {
+		name                 string
+		selected, start, end time.Duration // from then; 0 for none
+		fine, late           time.Duration
+	}{
+		{name: "no word of it", fine: 68 * day, late: 69 * day},
+		{name: "late", selected: 82 * day, start: 80 * day, end: 85 * day, fine: 86 * day, late: 88 * day},
+		{name: "at once", selected: 5 * day, start: 4 * day, end: 6 * day, fine: 7 * day, late: 9 * day},
+		{name: "to the end", selected: 90 * day, start: 80 * day, end: 99 * day, fine: 94 * day, late: 96 * day},
+		{name: "too late", selected: 98 * day, start: 97 * day, end: 99 * day, fine: 68 * day, late: 69 * day},
+	} {
+		s := &site{cert: &tls.Certificate{Leaf: leaf}}
+		if tt.selected != 0 {
+			s.acme.RenewalInfo = &acme.RenewalInfo{SelectedTime: from.Add(tt.selected)}
+			s.acme.RenewalInfo.SuggestedWindow.Start, s.acme.RenewalInfo.SuggestedWindow.End = from.Add(tt.start), from.Add(tt.end)
+		}
+		info := Info{NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, late: s.late()}
+		if info.overdue(from.Add(tt.fine)) {
+			t.Errorf("%s: overdue after %v days", tt.name, tt.fine.Hours()/24)
+		}
+		if !info.overdue(from.Add(tt.late)) {
+			t.Errorf("%s: not overdue after %v days", tt.name, tt.late.Hours()/24)
 		}
 	}
 }

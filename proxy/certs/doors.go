@@ -4,22 +4,33 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/mholt/acmez/v3"
-	"golang.org/x/net/netutil"
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/popgate/popgate/auth"
 )
 
 const (
 	// doorRetry is how long a port that could not be had is left alone.
 	doorRetry = 30 * time.Second
-	// doorTime bounds what one asker may take, doorGuests how many there may be at once.
-	doorTime, doorGuests = 10 * time.Second, 64
+	// An issuer speaks as soon as it is connected, though this machine may be busy: hearTime is how long a request may take to come,
+	// shakeTime a whole handshake, doorTime all the rest, for which the storage may be asked.
+	hearTime, shakeTime, doorTime = 5 * time.Second, 10 * time.Second, 10 * time.Second
+	// doorGuests is how many askers there may be at once, doorShare how many of one network
+	// once there are so many: till then issuers may come in a crowd, for several names at once.
+	doorGuests, doorShare = 512, 4
 )
 
 // doors are the listeners on which issuers find the answers to their challenges. They are open all the time, so that any node answers
@@ -28,7 +39,7 @@ type doors struct {
 	m     *manager
 	http  door
 	alpn  door
-	told  bool // that no issuer can come in
+	told  string // why no issuer can come in
 	ended sync.WaitGroup
 }
 
@@ -53,12 +64,40 @@ func (d *doors) follow(ctx context.Context) {
 	}
 	d.move(ctx, &d.http, httpAddress, d.serveHTTP)
 	d.move(ctx, &d.alpn, alpnAddress, d.serveALPN)
-	shut := (httpAddress != "" || alpnAddress != "") && d.http.shut(httpAddress) && d.alpn.shut(alpnAddress)
-	if shut && !d.told {
-		d.m.log.Error("no issuer can come in: " + onlyDNS)
+	d.tell(httpAddress != "" || alpnAddress != "")
+	d.m.open.Store(&manner{withoutHTTP: d.http.ln == nil, without443: d.alpn.ln == nil})
+}
+
+// tell says once that no door is open where one should be: this host may have nothing but port 995.
+func (d *doors) tell(wanted bool) {
+	shut := ""
+	switch {
+	case !wanted || d.http.ln != nil || d.alpn.ln != nil:
+	case d.http.taken || d.alpn.taken:
+		// Perhaps it passes challenges on already, or is a gateway with the same storage.
+		shut = "another program has the ports that issuers connect to, and unless it helps no certificate can be obtained: "
+	default:
+		shut = "no issuer can come in: "
+	}
+	if shut != "" && shut != d.told {
+		d.m.log.Error(shut + onlyDNS)
 	}
 	d.told = shut
-	d.m.open.Store(&manner{withoutHTTP: d.http.ln == nil, without443: d.alpn.ln == nil})
+}
+
+// explain adds to an order's failure what to do about it, where the issuer could not come in.
+func (m *manager) explain(iss *issuer, err error) error {
+	problem, refused := errors.AsType[acme.Problem](err)
+	open := m.open.Load()
+	shut := open != nil && open.withoutHTTP && open.without443
+	switch {
+	case iss.dns != nil:
+	case refused && problem.Type == acme.ProblemTypeConnection,
+		refused && shut && slices.Contains([]string{acme.ProblemTypeUnauthorized, acme.ProblemTypeIncorrectResponse, acme.ProblemTypeTLS}, problem.Type),
+		err != nil && shut && strings.Contains(err.Error(), "could not start listener"): // certmagic keeps the cause to itself
+		return fmt.Errorf("%w; %s", err, onlyDNS)
+	}
+	return err
 }
 
 func (d *doors) move(ctx context.Context, one *door, address string, serve func(net.Listener)) {
@@ -78,7 +117,7 @@ func (d *doors) move(ctx context.Context, one *door, address string, serve func(
 		}
 		return
 	}
-	one.ln, one.problem = netutil.LimitListener(ln, doorGuests), ""
+	one.ln, one.problem = newLobby(ln), ""
 	d.m.log.Info("listening", "address", ln.Addr().String(), "for", "challenges of certificate issuers")
 	d.ended.Go(func() { serve(one.ln) })
 }
@@ -114,18 +153,11 @@ func (m *manager) doors() manner {
 	return manner{}
 }
 
-// shut says that nobody can come in where the address says.
-func (one *door) shut(address string) bool { return address == "" || one.ln == nil && !one.taken }
-
 // serveHTTP answers HTTP-01 challenges, and nothing else.
 func (d *doors) serveHTTP(ln net.Listener) {
 	server := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if v := d.m.view.Load(); v == nil || !v.answerHTTP.HandleHTTPChallenge(w, r) {
-				http.NotFound(w, r)
-			}
-		}),
-		ReadTimeout: doorTime, WriteTimeout: doorTime, IdleTimeout: doorTime, MaxHeaderBytes: 8 << 10,
+		Handler:           http.HandlerFunc(d.answer),
+		ReadHeaderTimeout: hearTime, ReadTimeout: doorTime, WriteTimeout: doorTime, IdleTimeout: doorTime, MaxHeaderBytes: 8 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // strangers' slips
 	}
 	server.SetKeepAlivesEnabled(false)
@@ -139,12 +171,10 @@ func (d *doors) serveALPN(ln net.Listener) {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{acmez.ACMETLS1Protocol},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			v := d.m.view.Load()
-			// What certmagic takes for a challenge (RFC 8737, 3); anything else it would look for in its cache.
-			if v == nil || hello.ServerName == "" || len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != acmez.ACMETLS1Protocol {
-				return nil, errors.New("no challenge")
+			if v := d.m.view.Load(); v != nil {
+				return v.answerALPN(hello)
 			}
-			return v.answer.GetCertificate(hello)
+			return nil, errNoChallenge
 		},
 		SessionTicketsDisabled: true,
 	}
@@ -161,8 +191,96 @@ func (d *doors) serveALPN(ln net.Listener) {
 		}
 		guests.Go(func() {
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(doorTime))
+			_ = c.SetDeadline(time.Now().Add(shakeTime))
 			_ = tls.Server(c, config).Handshake() // the certificate is all that is asked for
 		})
 	}
+}
+
+// lobby is a listener that strangers cannot fill: it never stops accepting. Where all places are taken a network that has its share
+// gets no more, and for others the guest that has been silent for longest gives way, or else the one that came first.
+type lobby struct {
+	net.Listener
+
+	mu     sync.Mutex
+	guests []*guest // in the order they came
+	shares map[netip.Prefix]int
+}
+
+// guest is a connection in a lobby.
+type guest struct {
+	net.Conn
+	lobby   *lobby
+	network netip.Prefix
+	spoke   atomic.Bool
+}
+
+func newLobby(ln net.Listener) *lobby {
+	return &lobby{Listener: ln, shares: make(map[netip.Prefix]int)}
+}
+
+// Accept waits for the next guest that gets a place.
+func (l *lobby) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if g := l.admit(c); g != nil {
+			return g, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// admit gives c a place, or nil where its network has its share.
+func (l *lobby) admit(c net.Conn) *guest {
+	g := &guest{Conn: c, lobby: l}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		g.network = auth.Network(a.AddrPort().Addr())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.guests) >= doorGuests {
+		if l.shares[g.network] >= doorShare {
+			return nil
+		}
+		// Not one of the later half: it may not have been read from yet.
+		silent := slices.IndexFunc(l.guests[:doorGuests/2], func(g *guest) bool { return !g.spoke.Load() })
+		out := l.guests[max(0, silent)]
+		l.leave(out)
+		_ = out.Conn.Close() // who serves it finds out, and closes it again
+	}
+	l.guests = append(l.guests, g)
+	l.shares[g.network]++
+	return g
+}
+
+// leave frees the place of a guest, once. The lock is held.
+func (l *lobby) leave(g *guest) {
+	n := slices.Index(l.guests, g)
+	if n < 0 {
+		return
+	}
+	l.guests = slices.Delete(l.guests, n, n+1)
+	if l.shares[g.network]--; l.shares[g.network] == 0 {
+		delete(l.shares, g.network)
+	}
+}
+
+// Read notes that the guest has spoken.
+func (g *guest) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if n > 0 {
+		g.spoke.Store(true)
+	}
+	return n, err
+}
+
+// Close gives the place back.
+func (g *guest) Close() error {
+	g.lobby.mu.Lock()
+	g.lobby.leave(g)
+	g.lobby.mu.Unlock()
+	return g.Conn.Close()
 }

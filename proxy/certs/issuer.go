@@ -36,17 +36,25 @@ type issuer struct {
 	// timeout ends an order.
 	timeout time.Duration
 
-	mu       sync.Mutex
-	configs  map[manner]*certmagic.Config // made when first needed
-	caa      []string                     // the names by which CAA records call it
+	mu      sync.Mutex
+	configs map[manner]*certmagic.Config // made when first needed
+
+	caaMu    sync.Mutex
+	caa      []string // the names by which CAA records call it
 	caaUntil time.Time
+
+	hearing hearing
 }
 
 // manner is what may differ between two orders of one issuer.
 type manner struct {
 	rsa                     bool // for the second certificate of a name
 	withoutHTTP, without443 bool // where nobody of us could answer
+	unrelated               bool // without a word of the certificate that it replaces
 }
+
+// unrelatedIssuer does not tell the issuer which certificate an order replaces (RFC 9773, 5): certmagic does that only for its own type.
+type unrelatedIssuer struct{ *certmagic.ACMEIssuer }
 
 // kit is what the issuers of one view have in common.
 type kit struct {
@@ -95,7 +103,11 @@ func (i *issuer) configFor(a manner) *certmagic.Config {
 	t := i.template(i.conf, i.trust, i.eab)
 	t.DisableHTTPChallenge = t.DisableHTTPChallenge || a.withoutHTTP
 	t.DisableTLSALPNChallenge = t.DisableTLSALPNChallenge || a.without443
-	c.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(c, t)}
+	var made certmagic.Issuer = certmagic.NewACMEIssuer(c, t)
+	if a.unrelated {
+		made = unrelatedIssuer{made.(*certmagic.ACMEIssuer)}
+	}
+	c.Issuers = []certmagic.Issuer{made}
 	i.configs[a] = c
 	return c
 }
@@ -221,20 +233,27 @@ func (i *issuer) order(ctx context.Context, how manner, name string, force bool)
 	if a.err != nil {
 		err = a.err
 	}
-	var problem acme.Problem
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &problem) && problem.Type == acme.ProblemTypeConnection && i.dns == nil:
-		return fmt.Errorf("order a certificate for %s from %s: %w; %s", name, i.label, err, onlyDNS)
 	}
 	return fmt.Errorf("order a certificate for %s from %s: %w", name, i.label, err)
 }
 
+// aboutPast says whether an order may have failed for the certificate that it was to replace: an issuer that does not know that one,
+// or not by this account, may refuse each order that names it, until it runs out. What came of a validation, and a limit, are about the order itself.
+func aboutPast(err error) bool {
+	var problem acme.Problem
+	if !errors.As(err, &problem) || problem.Type == acme.ProblemTypeRateLimited {
+		return false
+	}
+	_, validation := problem.Resource.(acme.Authorization)
+	return !validation
+}
+
 // caaNames are the names by which CAA records allow the issuer, as its directory has them; none where it does not say.
 func (i *issuer) caaNames(ctx context.Context) []string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.caaMu.Lock() // one asks for all
+	defer i.caaMu.Unlock()
 	if time.Now().Before(i.caaUntil) {
 		return i.caa
 	}

@@ -22,7 +22,8 @@ type Keeper struct {
 
 	view atomic.Pointer[View] // nil before the first Use
 
-	acme *manager
+	acme    *manager
+	stapler *stapler
 
 	mu      sync.Mutex          // guards what follows, and what the local CA has issued for the view in force
 	tickets map[string]*tickets // by listener and what it asks of clients' certificates
@@ -38,17 +39,19 @@ func New(stateDir string, log *slog.Logger, reg prometheus.Registerer) *Keeper {
 	k := &Keeper{stateDir: stateDir, log: log, every: pollEvery}
 	k.metrics = newMetrics(reg, k)
 	k.acme = newManager(log, k.metrics.orders)
+	k.stapler = newStapler(k)
 	return k
 }
 
 // Prepare reads the certificate files of c anew and makes the configs of the listeners ls. Without files it opens the local
 // CA (making it in the state directory the first time) and issues for names and the listeners' default names, or,
-// where there are neither, for this host's name and localhost. What runs is not touched until Use. The error joins
-// a *Problem for each fault.
+// where there are neither, for this host's name and localhost. What runs is not touched until Use. A view
+// that will not be used is to be discarded. The error joins a *Problem for each fault.
 func (k *Keeper) Prepare(c Config, names []string, ls []Listener, deps Deps) (*View, error) {
-	v := &View{listeners: ls, keeper: k}
+	v := &View{listeners: ls, keeper: k, post: deps.Post}
 	err := errors.Join(k.prepareCerts(v, c, names, deps), v.prepareClients(c.ClientCA))
 	if err != nil {
+		v.Discard()
 		return nil, err
 	}
 	v.rebuild()
@@ -69,6 +72,13 @@ func (k *Keeper) prepareCerts(v *View, c Config, names []string, deps Deps) (err
 		if v.acme, err = k.prepareACME(c, deps); err == nil {
 			names = slices.Concat(names, v.acme.ordered)
 		}
+		if v.acme != nil {
+			v.depot = v.acme.depot
+		}
+		problems = append(problems, err)
+	} else if c.ACME.Storage.Shared() {
+		// Session ticket keys are shared whatever the certificates come from.
+		v.depot, err = k.depotFor(c.ACME.Storage)
 		problems = append(problems, err)
 	}
 	if len(c.Certificates) == 0 && !c.ACME.on() || c.ACME.on() && c.ACME.Missing == missingLocalCA {
@@ -121,6 +131,7 @@ func (k *Keeper) Use(v *View) {
 	k.view.Store(v)
 	k.tickets = v.tickets
 	k.mu.Unlock()
+	k.acme.move(v.depot)
 	k.acme.use(v.acme)
 	k.announce(v)
 }
@@ -167,7 +178,7 @@ func (k *Keeper) warnInfo(info Info) {
 	case left < 0:
 		k.log.Warn("certificate has expired, clients will refuse it: renew it, the new file is taken by itself",
 			"cert", info.File, "not_after", info.NotAfter)
-	case overdue(info.NotBefore, info.NotAfter, now):
+	case info.overdue(now):
 		k.log.Warn("certificate has used up two thirds of its life and was not renewed: see what should renew it",
 			"cert", info.File, "not_after", info.NotAfter)
 	case now.Before(info.NotBefore):
@@ -178,10 +189,17 @@ func (k *Keeper) warnInfo(info Info) {
 	}
 }
 
-// overdue says that two thirds of a life are over, and a little more for who renews just then.
-func overdue(from, to, now time.Time) bool {
-	return now.After(renewAt(from, to).Add(to.Sub(from) / 50))
+// overdue says that a certificate should have been renewed.
+func (i Info) overdue(now time.Time) bool {
+	at := i.late
+	if at.IsZero() {
+		at = renewAt(i.NotBefore, i.NotAfter).Add(grace(i.NotBefore, i.NotAfter))
+	}
+	return now.After(at)
 }
+
+// grace is a little more, for who renews just then.
+func grace(from, to time.Time) time.Duration { return to.Sub(from) / 50 }
 
 // first keeps a log line short where a certificate has many names.
 func first(names []string) []string { return names[:min(len(names), 10)] }

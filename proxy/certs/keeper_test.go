@@ -146,7 +146,7 @@ func TestStorageMetrics(t *testing.T) {
 			want += `
 # HELP popgate_certificate_storage_errors_total Requests to the certificate storage that failed, by operation.
 # TYPE popgate_certificate_storage_errors_total counter
-popgate_certificate_storage_errors_total{operation="probe"} 1
+popgate_certificate_storage_errors_total{operation="load"} 1
 `
 		}
 		err := testutil.GatherAndCompare(reg, strings.NewReader(want), "popgate_certificate_storage_up", "popgate_certificate_storage_errors_total")

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -17,12 +18,16 @@ type local struct {
 	ca     *authority
 	groups [][]string // the names of each certificate
 	certs  []*tls.Certificate
+	spares *spares // for names that clients bring up; outlives reloads
 }
 
 // issueLocal issues for the names and the listeners' default names. What an earlier view has for the
 // same names is taken over, so that a reload does not show clients another certificate.
 func issueLocal(ca *authority, names []string, earlier *local) (*local, error) {
-	l := &local{ca: ca}
+	l := &local{ca: ca, spares: newSpares(ca)}
+	if earlier != nil && earlier.ca.cert.Equal(ca.cert) {
+		l.spares = earlier.spares
+	}
 	for group := range slices.Chunk(names, namesPerCert) {
 		cert := earlier.find(ca, group)
 		if cert == nil {
@@ -70,6 +75,45 @@ func (l *local) renew(now time.Time) (bool, error) {
 }
 
 func renewAt(from, to time.Time) time.Time { return from.Add(to.Sub(from) / 3 * 2) }
+
+// spareNames bounds each half of the certificates that spares keep.
+const spareNames = 2000
+
+// spares are what the local CA issues for single names while their own certificates are still to come (tls.acme.missing). Which
+// names they are is for the caller to say. The ones used of late are kept.
+type spares struct {
+	ca *authority
+
+	mu         sync.Mutex
+	young, old map[string]*tls.Certificate
+}
+
+func newSpares(ca *authority) *spares {
+	return &spares{ca: ca, young: make(map[string]*tls.Certificate)}
+}
+
+// find gives a name's certificate, and makes it where there is none or the one there is grows old.
+func (s *spares) find(name string) (*tls.Certificate, error) {
+	s.mu.Lock()
+	c := s.young[name]
+	if c == nil {
+		c = s.old[name]
+	}
+	s.mu.Unlock()
+	if c == nil || time.Now().After(renewAt(c.Leaf.NotBefore, c.Leaf.NotAfter)) {
+		var err error
+		if c, err = s.ca.issue([]string{name}); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, there := s.young[name]; !there && len(s.young) >= spareNames {
+		s.young, s.old = make(map[string]*tls.Certificate), s.young
+	}
+	s.young[name] = c
+	return c, nil
+}
 
 // localNames are the names the CA issues for: those configured, or, where there are none, this host's. Default names and IP
 // addresses come first, so that the certificate for clients that name nothing has them.

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +20,8 @@ const (
 	maxPatient = 64
 	// recheck is how soon a node sees what another has put into the storage.
 	recheck = 10 * time.Minute
-	// loaders and orderers are how many names are read, and ordered, at once.
-	loaders, orderers = 4, 4
+	// loaders, orderers and wishers are how many names are read, ordered, and asked about at once.
+	loaders, orderers, wishers = 4, 4, 2
 )
 
 // origin is why a name is managed.
@@ -41,18 +40,22 @@ type manager struct {
 	metrics *orderMetrics
 	start   time.Time
 	backoff func(err error, failures int) time.Duration
+	heed    time.Duration // how long an issuer may take to say when to renew
 	every   time.Duration // how often names that are due are looked for
 	wait    time.Duration // how long a handshake waits
 
 	view atomic.Pointer[acmeView] // nil without tls.acme
 	open atomic.Pointer[manner]   // which doors are shut
 
+	depot atomic.Pointer[depot] // of the keeper's view; nil without a storage
+
 	shelf   shelf
 	budgets budgets
 	patient chan struct{} // the handshakes that wait
 
-	loads  queue // for the storage to be read
-	orders queue // for an issuer to be asked
+	loads  *queue // for the storage to be read
+	orders *queue // for an issuer to be asked for a certificate
+	wishes *queue // for an issuer to be asked when it would have one renewed
 	news   chan struct{}
 
 	mu      sync.Mutex
@@ -60,7 +63,11 @@ type manager struct {
 	held    int // demanded names that have certificates
 	waiting int // demanded names that have none yet
 	recall  *recall
-	tat     int64 // of the pace of orders
+	jots    map[string]trouble // what is to be written of names' last orders; see notary
+	newJot  chan struct{}
+	turns   turns
+	left    []*depot        // of views before, for run to close
+	rekeyed map[string]bool // names whose certificates were obtained in this view; see rekeys
 }
 
 // managed is one name.
@@ -78,8 +85,10 @@ type managed struct {
 	lastErr  error
 	lastAt   time.Time
 	pending  *order
-	revoked  string // serial number of a certificate that its issuer has revoked
-	staple   *staple
+	revoked  []string           // serial numbers of certificates that their issuer has revoked; replaced, never changed
+	setbacks map[string]setback // by the issuer's key; those that failed last
+	jotted   bool               // that its last order failed stands in the storage
+	deaf     time.Time          // its issuer is not asked before then when to renew
 }
 
 // shown is what clients get for a name. It is never changed.
@@ -95,8 +104,17 @@ type order struct {
 	ready chan struct{} // closed once clients can be served, or not by this order
 	done  chan struct{} // closed at the end
 	err   error         // readable once done
+	once  sync.Once
 
-	once sync.Once
+	// Guarded by the manager's lock.
+	asked  bool // a client waits for it
+	looked time.Time
+	queue  *queue // nil where it is at work, or ended
+	rank   urgency
+	since  time.Time
+	index  int
+	turn   bool // it has a turn, and nobody was asked yet
+	paid   int64
 }
 
 func newOrder(m *managed, force bool) *order {
@@ -106,12 +124,13 @@ func newOrder(m *managed, force bool) *order {
 func (o *order) show() { o.once.Do(func() { close(o.ready) }) }
 
 func newManager(log *slog.Logger, m *orderMetrics) *manager {
-	return &manager{
-		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience,
-		budgets: newBudgets(), patient: make(chan struct{}, maxPatient),
-		loads: newQueue(), orders: newQueue(), news: make(chan struct{}, 1),
-		all: make(map[string]*managed), recall: newRecall(),
+	made := &manager{
+		log: log, metrics: m, start: time.Now(), backoff: backoff, every: time.Second, wait: patience, heed: heedTime,
+		budgets: newBudgets(), patient: make(chan struct{}, maxPatient), news: make(chan struct{}, 1),
+		all: make(map[string]*managed), recall: newRecall(), jots: make(map[string]trouble), newJot: make(chan struct{}, 1),
 	}
+	made.loads, made.orders, made.wishes = newQueue(&made.mu), newQueue(&made.mu), newQueue(&made.mu)
+	return made
 }
 
 func (m *manager) now() int64 { return int64(time.Since(m.start)) }
@@ -133,6 +152,7 @@ func (m *manager) find(name string) []*tls.Certificate {
 func (m *manager) use(v *acmeView) {
 	m.mu.Lock()
 	m.view.Store(v)
+	m.rekeyed = make(map[string]bool)
 	wanted := make(map[string]origin)
 	if v != nil {
 		wanted = v.wanted()
@@ -156,7 +176,7 @@ func (m *manager) use(v *acmeView) {
 		}
 		m.reorigin(e, o)
 		// Issuers and keys may be others now.
-		e.due = time.Time{}
+		e.due, e.setbacks = time.Time{}, nil
 	}
 	// At once, so that the first handshakes know that a certificate is on its way.
 	m.schedule(time.Now())
@@ -209,15 +229,21 @@ func (m *manager) run(ctx context.Context) {
 	doors.follow(ctx)
 	depots.follow(ctx)
 	for range loaders {
-		work.Go(func() { m.loads.each(ctx, m.load) })
+		work.Go(func() { m.loads.each(ctx, 0, m.loads.pop, m.load) })
 	}
 	for range orderers {
-		work.Go(func() { m.orders.each(ctx, m.obtain) })
+		work.Go(func() { m.orders.each(ctx, m.every, m.nextOrder, m.obtain) })
 	}
+	work.Go(func() { m.orders.each(ctx, 0, m.nextForced, m.obtain) })
+	for range wishers {
+		work.Go(func() { m.wishes.each(ctx, 0, m.wishes.pop, m.wish) })
+	}
+	work.Go(func() { m.notary(ctx) })
+	work.Go(func() { m.cleaner(ctx) })
 	relisted := time.Now()
 	for {
 		var tick <-chan time.Time
-		if m.view.Load() != nil {
+		if m.view.Load() != nil || depots.leaving() {
 			tick = time.After(m.every)
 		}
 		select {
@@ -246,7 +272,7 @@ func (m *manager) schedule(now time.Time) {
 			m.loads.push(e.pending)
 		}
 	}
-	m.metrics.waiting.Set(float64(m.orders.len()))
+	m.metrics.waiting.Set(float64(m.orders.line.Len()))
 }
 
 // relist takes up listed domains that came since the view came into force. Those that went are kept until the next reload: a
@@ -289,63 +315,16 @@ func (m *manager) renew(name string) (*order, bool) {
 	return o, true
 }
 
-// install shows a name's certificates to clients. What was shown before stays where there is none.
-func (m *manager) install(e *managed, sites []*site) {
-	if len(sites) == 0 {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.all[e.name] != e {
-		return // forgotten meanwhile
-	}
-	s := &shown{sites: sites}
-	for _, one := range sites {
-		cert := one.cert
-		if e.staple.of(cert) {
-			stapled := *cert
-			stapled.OCSPStaple = e.staple.raw
-			cert = &stapled
-		}
-		s.certs = append(s.certs, cert)
-	}
-	m.count(e, -1)
-	e.shown.Store(s)
-	m.count(e, 1)
-	if e.origin == demanded {
-		// Or the next to come would push it out at once.
-		e.used.Store(int64(time.Since(m.start) / time.Second))
-	}
-	m.shelf.put(e)
-	m.evict()
-}
-
-// evict drops the demanded names that were unused for longest once there are too many. The lock is held.
-func (m *manager) evict() {
-	v := m.view.Load()
-	if v == nil || m.held <= v.section.OnDemand.MaxNames {
-		return
-	}
-	var old []*managed
-	for _, e := range m.all {
-		if e.origin == demanded && e.shown.Load() != nil && e.pending == nil {
-			old = append(old, e)
-		}
-	}
-	slices.SortFunc(old, func(a, b *managed) int { return int(a.used.Load() - b.used.Load()) })
-	// Some more than need be, or each new name would sort them all.
-	spare := m.held - v.section.OnDemand.MaxNames + v.section.OnDemand.MaxNames/32
-	for _, e := range old[:min(spare, len(old))] {
-		m.forget(e)
-	}
-}
-
 // finish ends a visit that went well, or whose certificate was not due.
 func (m *manager) finish(o *order, sites []*site) {
 	m.mu.Lock()
 	e := o.m
 	e.failures, e.lastErr, e.lastAt = 0, nil, time.Time{}
-	e.due = nextLook(sites, e.staple)
+	if len(sites) > 0 && time.Now().Before(sites[0].renewal()) {
+		delete(e.setbacks, sites[0].issuer) // perhaps by another node
+	}
+	e.due = nextLook(sites, m.silence(e, sites))
+	m.jot(e)
 	m.end(o)
 	m.mu.Unlock()
 }
@@ -361,16 +340,17 @@ func (m *manager) fail(o *order, err error) {
 		m.end(o)
 		return
 	}
-	if r, ok := errors.AsType[*refusal](err); !ok || !r.fleeting {
+	if !fleeting(err) && !isAway(err) {
 		e.failures++
 	}
 	e.lastErr, e.lastAt = err, time.Now()
-	wait := m.backoff(err, e.failures)
+	wait := m.pause(e, err)
 	e.due = time.Now().Add(wait)
 	o.err = err
+	m.jot(e)
 	// What strangers asked for takes no place once it has failed, but for a note.
 	if e.origin == demanded && e.shown.Load() == nil && m.all[e.name] == e {
-		m.recall.put(e.name, note{until: e.due, failures: e.failures})
+		m.remember(e, err)
 		m.forget(e)
 	}
 	m.end(o)
@@ -387,6 +367,7 @@ func (m *manager) end(o *order) {
 	if o.m.pending == o {
 		o.m.pending = nil
 	}
+	m.refund(o)
 	o.show()
 	close(o.done)
 }

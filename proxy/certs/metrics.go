@@ -66,7 +66,7 @@ func newMetrics(reg prometheus.Registerer, k *Keeper) *metrics {
 		expiry: prometheus.NewDesc("popgate_certificate_expiry_timestamp_seconds",
 			"When a configured certificate expires, by its first name; the earliest where several share it.", []string{"name"}, nil),
 		overdue: prometheus.NewDesc("popgate_certificates_overdue",
-			"Certificates that have used up two thirds of their life and should have been renewed.", nil, nil),
+			"Certificates that should have been renewed: two thirds of their life are over, or the time that their issuer gave for it.", nil, nil),
 		orders:   newOrderMetrics(),
 		reloaded: reloads.WithLabelValues("ok"),
 		rejected: reloads.WithLabelValues("error"),
@@ -87,11 +87,11 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect sends when the certificates in force expire, how many should have been renewed, and how the storage is (prometheus.Collector).
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	v := m.keeper.view.Load()
+	if v != nil && v.depot != nil {
+		v.depot.store.Collect(ch)
+	}
 	if v == nil || v.onlyLocal() {
 		return
-	}
-	if v.acme != nil {
-		v.acme.depot.store.Collect(ch)
 	}
 	infos := append(v.Certificates(), m.keeper.acme.infos()...)
 	// Earliest first, so that of several certificates of one name, and of too many names, the urgent ones show.
@@ -99,7 +99,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	seen := make(map[string]bool)
 	late, now := 0, time.Now()
 	for _, info := range infos {
-		if overdue(info.NotBefore, info.NotAfter, now) {
+		if info.overdue(now) {
 			late++
 		}
 		name := strings.ToValidUTF8(info.File, "?")

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy/limit"
+	"github.com/popgate/popgate/policy/store"
 	"github.com/popgate/popgate/proxy/certs/dns"
 )
 
@@ -24,6 +26,45 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string { return r.reason }
+
+func fleeting(err error) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.fleeting
+}
+
+// away says that the storage could not be asked. That is over once it is back, however long it has lasted.
+type away struct{ error }
+
+func (a *away) Unwrap() error { return a.error }
+
+func isAway(err error) bool {
+	_, ok := errors.AsType[*away](err)
+	return ok
+}
+
+// servedPause is the least time until a name that clients are served with is tried again after a fleeting refusal.
+const servedPause = 5 * time.Minute
+
+// pause is how long a name waits after err. The lock is held.
+func (m *manager) pause(e *managed, err error) time.Duration {
+	if isAway(err) {
+		return m.backoff(err, 1)
+	}
+	wait := m.backoff(err, e.failures)
+	// The short wait is for clients without a certificate; nobody is in a hurry here.
+	if fleeting(err) && e.shown.Load() != nil {
+		wait = max(wait, servedPause)
+	}
+	return wait
+}
+
+// remember notes that a name got no certificate, for all clients. The lock is held.
+func (m *manager) remember(e *managed, err error) {
+	// Or whoever has used up his own budget could keep a name from everybody else.
+	if !fleeting(err) {
+		m.recall.put(e.name, note{until: e.due, failures: e.failures})
+	}
+}
 
 // knows says whether a name is one that clients may have a certificate ordered for: it fits a template, and its domain is known. This
 // alone decides; neither a client nor DNS can say yes.
@@ -117,6 +158,7 @@ func (m *manager) expected(hello *tls.ClientHelloInfo, name string) (o *order, o
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.managedFor(name); e != nil {
+		m.hurry(e.pending)
 		return e.pending, true
 	}
 	if v.covers(name) {
@@ -130,12 +172,27 @@ func (m *manager) expected(hello *tls.ClientHelloInfo, name string) (o *order, o
 		return nil, true
 	}
 	network, _ := networkOf(hello)
-	e := &managed{name: name, network: m.budgets.hasher.Network(network), failures: m.recall.get(name).failures}
+	key := m.budgets.hasher.Network(network)
+	// Before the name has a place: others would wait there for an order that this client cannot have.
+	if !m.budgets.left(key, v.section.OnDemand.PerNetwork, m.now()) {
+		m.metrics.refused.WithLabelValues("network").Inc()
+		return nil, true
+	}
+	e := &managed{name: name, network: key, failures: m.recall.get(name).failures}
 	m.all[name] = e
 	m.count(e, 1)
 	e.pending = newOrder(e, false)
 	m.loads.push(e.pending)
 	return e.pending, true
+}
+
+// left says whether a network may still have a name ordered. It takes nothing: the name may lie in the storage.
+func (b *budgets) left(network store.Key, rate limit.Rate, now int64) bool {
+	paid, ok := b.networks.Take(network, rate, now)
+	if ok && !rate.Off() {
+		b.networks.Give(network, rate, paid, now)
+	}
+	return ok
 }
 
 // managedFor is the managed name that covers a name. The lock is held.
@@ -149,8 +206,8 @@ func (m *manager) managedFor(name string) *managed {
 	return nil
 }
 
-// allowed says whether an order may be placed. Names from the configuration are the operator's own word; others must lead here, be
-// allowed by CAA, and not come in too great numbers below one domain.
+// allowed says whether an order may be placed. Names from the configuration are the operator's own word; others must lead here and be
+// allowed by CAA, and those that clients bring up must not come in too great numbers. What has a certificate is renewed at nobody's expense.
 func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	m.mu.Lock()
 	own := o.m.origin == configured || o.force
@@ -159,11 +216,11 @@ func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	if own {
 		return nil
 	}
-	name := o.m.name
+	name, first := o.m.name, o.m.shown.Load() == nil
 	if asked && !v.knows(name) {
 		return m.refuse("unknown", &refusal{reason: "no route knows the domain of " + name + " any more"})
 	}
-	if asked {
+	if asked && first {
 		// First of all, so that a scan does not even make us ask DNS.
 		if _, ok := m.budgets.networks.Take(o.m.network, v.section.OnDemand.PerNetwork, m.now()); !ok {
 			return m.refuse("network", &refusal{fleeting: true, reason: fmt.Sprintf(
@@ -175,6 +232,10 @@ func (m *manager) allowed(ctx context.Context, v *acmeView, o *order) error {
 	}
 	if err := v.caaAllows(ctx, name); err != nil {
 		return m.refuse("caa", err)
+	}
+	// Of listed domains the operator knows how many names they have; their orders have tls.acme.orders.
+	if !first || !asked {
+		return nil
 	}
 	parent, err := publicsuffix.EffectiveTLDPlusOne(name)
 	if err != nil {
@@ -217,7 +278,7 @@ func (v *acmeView) leadsHere(ctx context.Context, name string) error {
 	return nil
 }
 
-// here are our addresses.
+// here are our addresses: what is configured, or else what the interfaces say.
 func (v *acmeView) here() ([]netip.Addr, error) {
 	if list := v.section.OnDemand.Addresses; len(list) > 0 {
 		return list, nil
@@ -232,7 +293,19 @@ func (v *acmeView) here() ([]netip.Addr, error) {
 			all = append(all, p.Addr().Unmap())
 		}
 	}
-	return all, nil
+	return reachable(all), nil
+}
+
+// reachable are those of this host's addresses that an issuer may connect to: the public ones. A host that has none is on a network of
+// its own, with an issuer there.
+func reachable(all []netip.Addr) []netip.Addr {
+	// These are the same on every host: a name that leads to one leads nowhere.
+	all = slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.IsGlobalUnicast() })
+	public := slices.DeleteFunc(slices.Clone(all), netip.Addr.IsPrivate)
+	if len(public) > 0 {
+		return public
+	}
+	return all
 }
 
 // caaAllows says whether one of the issuers may issue, as far as CAA records tell (RFC 8659).

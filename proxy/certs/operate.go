@@ -3,6 +3,7 @@ package certs
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -32,7 +33,7 @@ func (k *Keeper) List(ctx context.Context) ([]Status, error) {
 func statuses(t *table, source string) []Status {
 	var all []Status
 	for _, s := range t.sources {
-		st := statusOf(s.cert, source)
+		st := s.status(source)
 		if source == SourceLocal {
 			st.NextRenewal = renewAt(st.NotBefore, st.NotAfter)
 		}
@@ -50,7 +51,7 @@ func (m *manager) list() []Status {
 		e := m.all[name]
 		trouble := func(st Status) Status {
 			if e.lastErr != nil {
-				st.LastError, st.LastErrorAt = e.lastErr.Error(), e.lastAt
+				st.LastError, st.LastErrorAt = oneLine(e.lastErr), e.lastAt
 				st.NextRenewal = e.due
 			}
 			return st
@@ -77,8 +78,9 @@ func (m *manager) infos() []Info {
 		if s == nil {
 			continue
 		}
-		for _, c := range s.certs {
-			all = append(all, Info{Names: []string{name}, NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter})
+		for _, one := range s.sites {
+			leaf := one.cert.Leaf
+			all = append(all, Info{Names: []string{name}, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, late: one.late()})
 		}
 	}
 	return all
@@ -88,8 +90,8 @@ func (m *manager) infos() []Info {
 func (m *manager) warn() {
 	now := time.Now()
 	for _, info := range m.infos() {
-		if overdue(info.NotBefore, info.NotAfter, now) {
-			m.log.Warn("certificate has used up two thirds of its life and could not be renewed: `popgate certs` says why",
+		if info.overdue(now) {
+			m.log.Warn("certificate should have been renewed, and could not be: `popgate certs` says why",
 				"name", info.Names[0], "not_after", info.NotAfter)
 		}
 	}
@@ -137,11 +139,15 @@ func (k *Keeper) Export(ctx context.Context, name string) (certPEM, keyPEM []byt
 	if found == nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, ErrUnknownName)
 	}
+	return pemOf(name, found[0])
+}
+
+func pemOf(name string, cert *tls.Certificate) (certPEM, keyPEM []byte, err error) {
 	var chain bytes.Buffer
-	for _, der := range found[0].Certificate {
+	for _, der := range cert.Certificate {
 		chain.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(found[0].PrivateKey)
+	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		return nil, nil, fmt.Errorf("export the key of %s: %w", name, err)
 	}

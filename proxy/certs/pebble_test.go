@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +81,7 @@ type pebbleOptions struct {
 	config map[string]any // over the keys of Pebble's configuration
 	env    []string
 	listen string // the same as another one's, to come back
+	dns    string // the DNS server it asks, instead of one of its own
 }
 
 // startPebble starts a Pebble that issues certificates of 90 days, and ends it with the test.
@@ -115,7 +118,11 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 	}
 	file := filepath.Join(dir, "pebble.json")
 	write(t, file, must(json.Marshal(map[string]any{"pebble": config})))
-	p.cmd = exec.Command(path, "-config", file, "-dnsserver", p.dns.address)
+	asked := o.dns
+	if asked == "" {
+		asked = p.dns.address
+	}
+	p.cmd = exec.Command(path, "-config", file, "-dnsserver", asked)
 	p.cmd.Env = append([]string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"}, o.env...)
 	if !slices.ContainsFunc(o.env, func(s string) bool { return strings.HasPrefix(s, "PEBBLE_WFE_NONCEREJECT") }) {
 		p.cmd.Env = append(p.cmd.Env, "PEBBLE_WFE_NONCEREJECT=0")
@@ -229,14 +236,33 @@ func (p *pebble) clientFor(name string) *tls.Config {
 	return &tls.Config{ServerName: name, RootCAs: p.roots()}
 }
 
+// lastPort makes the ports of tests that run at once differ.
+var lastPort atomic.Int32
+
+// freeAddress finds a port below those that the kernel hands out by itself: nothing else takes it before the program it is meant for.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const low, high = 10_000, 20_000
+	lastPort.CompareAndSwap(0, int32(low+rand.IntN(high-low)))
+	for range 100 {
+		if port := low + (int(lastPort.Add(1))-low)%(high-low); bindable(port) {
+			return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	return ""
+}
+
+// bindable says whether a port is free on all of the addresses that tests have an issuer come to.
+func bindable(port int) bool {
+	for _, host := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+		ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		ln.Close()
+	}
+	return true
 }
 
 func portOf(address string) int {

@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"strings"
+	"time"
 )
 
 // pick gives the certificate for a client: files by the name it asks for, then what popgate obtains for it, in memory, in the storage, or on its
@@ -33,10 +34,15 @@ func (v *View) obtained(hello *tls.ClientHelloInfo, name string) (certs []*tls.C
 	if v.acme == nil || name == "" {
 		return nil, false
 	}
-	if certs := v.keeper.acme.find(name); certs != nil {
-		return certs, true
+	held := v.keeper.acme.find(name)
+	if held != nil && time.Now().Before(held[0].Leaf.NotAfter) {
+		return held, true
 	}
-	return v.keeper.acme.await(hello, name)
+	// One that has run out is shown where no other is on its way.
+	if certs, ours := v.keeper.acme.await(hello, name); len(certs) > 0 || held == nil {
+		return certs, ours
+	}
+	return held, true
 }
 
 // orSpare gives one of certs or, where there are none yet, what tls.acme.missing says.
@@ -44,10 +50,19 @@ func (v *View) orSpare(hello *tls.ClientHelloInfo, certs []*tls.Certificate, nam
 	if len(certs) > 0 {
 		return suited(hello, certs)
 	}
-	if spare := v.spare.Load(); spare != nil {
-		return spare.choose(hello, name)
+	spare := v.spare.Load()
+	if spare == nil {
+		return nil
 	}
-	return nil
+	// A customer's name has a certificate of its own, or the client would see two things wrong with it. Others never do.
+	if spare.find(name) == nil && v.acme.knows(name) {
+		own, err := v.local.spares.find(name)
+		if err == nil {
+			return own
+		}
+		v.keeper.log.Error("issue a certificate by the local CA", "name", name, "error", err)
+	}
+	return spare.choose(hello, name)
 }
 
 // unnamed gives the certificate for a client that names no server, or one that nobody knows: that of the listener's default name, of the
@@ -77,6 +92,10 @@ func (v *View) unnamed(hello *tls.ClientHelloInfo, t *table, defaultName string)
 		first := strings.Replace(v.acme.ordered[0], "*.", "any.", 1)
 		certs, _ := v.obtained(hello, first)
 		return v.orSpare(hello, certs, first)
+	}
+	// What the local CA has for this host is no answer to somebody who asks for a name that nobody knows.
+	if spare := v.spare.Load(); hello.ServerName != "" && defaultName == "" && spare != nil && spare.find(strings.ToLower(hello.ServerName)) == nil {
+		return nil
 	}
 	return v.orSpare(hello, nil, defaultName)
 }

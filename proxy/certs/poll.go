@@ -19,6 +19,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer work.Wait()
 	work.Go(func() { k.acme.run(ctx) })
 	work.Go(func() { k.shareTickets(ctx) })
+	work.Go(func() { k.stapler.run(ctx) })
 	files := time.NewTicker(k.every)
 	defer files.Stop()
 	daily := time.NewTicker(ticketLife)

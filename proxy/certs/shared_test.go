@@ -40,6 +40,9 @@ func onServer(t *testing.T, s *servers.Server) storage.Config {
 		c.Type, c.Redis = storage.TypePostgres, storage.DefaultConfig().Redis
 		c.Postgres.Connection, c.Postgres.PasswordFile = s.Connection, s.PasswordFile
 	}
+	// A server that is away refuses at once; one that is busy, on a busy machine, must not pass for it.
+	c.Redis.Timeout, c.Postgres.Timeout = 20*time.Second, 20*time.Second
+	c.Redis.ConnectTimeout, c.Postgres.ConnectTimeout = 20*time.Second, 20*time.Second
 	key := filepath.Join(t.TempDir(), "key")
 	write(t, key, []byte(strings.Repeat("0123456789abcdef", 4)))
 	c.EncryptionKeyFiles = []string{key}

@@ -27,6 +27,13 @@ func (s *shelf) find(name string) *managed {
 	return nil
 }
 
+// each calls use with each name that has certificates.
+func (s *shelf) each(use func(*managed)) {
+	for _, m := range []*sync.Map{&s.exact, &s.wild} {
+		m.Range(func(_, e any) bool { use(e.(*managed)); return true })
+	}
+}
+
 func (s *shelf) put(e *managed) {
 	m, key := s.place(e)
 	m.Store(key, e)

@@ -16,8 +16,8 @@ const (
 
 // Status is what an operator should know of one certificate.
 type Status struct {
-	// Name is the name it was made for: the first one of a file, the managed one otherwise. A name that has an ECDSA and an
-	// RSA certificate has two Statuses.
+	// Name is the name it was made for: the first one of a file, or the file itself where that names none or cannot be read; the managed one otherwise. A
+	// name that has an ECDSA and an RSA certificate has two Statuses.
 	Name string
 	// Names is all it covers, in the form certificates have them. Empty as long as there is no certificate.
 	Names []string
@@ -32,7 +32,8 @@ type Status struct {
 	// NextRenewal is when popgate renews it, by the issuer's own wish (ARI) where it has one; where there is no certificate, when it is
 	// ordered next. Zero for files, whose renewal is not popgate's.
 	NextRenewal time.Time
-	// LastError is why the last order failed, "" once one succeeded; LastErrorAt is when that was.
+	// LastError is why the last order failed, with the issuer's host, of each where several were asked; "" once one succeeded, be it of another
+	// issuer. LastErrorAt is when that was.
 	LastError   string
 	LastErrorAt time.Time
 }

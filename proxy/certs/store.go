@@ -6,12 +6,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,16 +34,6 @@ type Store struct {
 	storage certmagic.Storage
 }
 
-// Offline opens the storage of c for a program that is not the gateway, such as `popgate certs` while none runs. It takes
-// no lock and changes nothing. stateDir is as for New.
-func Offline(c Config, stateDir string) (*Store, error) {
-	s, err := openStorage(c.ACME.Storage, stateDir, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &Store{storage: s}, nil
-}
-
 func openStorage(c storage.Config, stateDir string, log *slog.Logger) (*storage.Store, error) {
 	if stateDir == "" {
 		return nil, &Problem{Key: "state_dir", Problem: "is not set, and tls.acme needs a place for accounts and certificates: set state_dir"}
@@ -51,14 +43,6 @@ func openStorage(c storage.Config, stateDir string, log *slog.Logger) (*storage.
 		return nil, &Problem{Key: "tls.acme.storage", Problem: err.Error(), Err: err}
 	}
 	return s, nil
-}
-
-// Close ends the connections of a Store that Offline opened.
-func (s *Store) Close() error {
-	if c, ok := s.storage.(interface{ Close() error }); ok {
-		return c.Close()
-	}
-	return nil
 }
 
 // site is one obtained certificate.
@@ -103,10 +87,10 @@ func (p place) in(key string) string {
 func (s *Store) load(ctx context.Context, p place) (*site, error) {
 	loaded := &site{place: p}
 	var err error
-	if loaded.certPEM, err = s.storage.Load(ctx, p.certKey()); err != nil {
+	if loaded.certPEM, err = s.fetch(ctx, p.certKey()); err != nil {
 		return nil, err
 	}
-	if loaded.keyPEM, err = s.storage.Load(ctx, p.keyKey()); err != nil {
+	if loaded.keyPEM, err = s.fetch(ctx, p.keyKey()); err != nil {
 		return nil, err
 	}
 	cert, err := tls.X509KeyPair(loaded.certPEM, loaded.keyPEM)
@@ -114,7 +98,7 @@ func (s *Store) load(ctx context.Context, p place) (*site, error) {
 		return nil, &damaged{key: p.certKey(), err: err}
 	}
 	loaded.cert = &cert
-	meta, err := s.storage.Load(ctx, p.metaKey())
+	meta, err := s.fetch(ctx, p.metaKey())
 	if err != nil {
 		return nil, err
 	}
@@ -129,21 +113,51 @@ func (s *Store) load(ctx context.Context, p place) (*site, error) {
 	return loaded, nil
 }
 
-// List gives a Status for each certificate in the storage, in the storage's order. One that cannot be read has a LastError.
+// fetch loads one part of a site. Where it was altered it is damaged; where only the key for it is missing here, it must stay.
+func (s *Store) fetch(ctx context.Context, key string) ([]byte, error) {
+	value, err := s.storage.Load(ctx, key)
+	if errors.Is(err, storage.ErrAltered) {
+		err = &damaged{key: key, err: err}
+	}
+	return value, err
+}
+
+// List gives a Status for each certificate in the storage, and for each name whose order failed, by name. A certificate that cannot be read
+// has a LastError.
 func (s *Store) List(ctx context.Context) ([]Status, error) {
 	places, err := s.places(ctx)
 	if err != nil {
 		return nil, err
 	}
+	failed, err := s.troubles(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list failed orders in the storage: %w", err)
+	}
 	all := make([]Status, 0, len(places))
 	for _, p := range places {
 		loaded, err := s.load(ctx, p)
 		if err != nil {
-			all = append(all, Status{Name: p.name, Source: SourceACME, Issuer: p.issuer, LastError: err.Error()})
+			all = append(all, Status{Name: p.name, Source: SourceACME, Issuer: p.issuer, LastError: oneLine(err)})
 			continue
+		}
+		// Another gateway may have been luckier, or this one have been killed before it could say so.
+		if info, err := s.storage.Stat(ctx, p.certKey()); err == nil && failed[p.name].gone(info.Modified) {
+			delete(failed, p.name)
 		}
 		all = append(all, loaded.status())
 	}
+	for i, st := range all {
+		if t, ok := failed[st.Name]; ok && st.LastError == "" {
+			all[i].LastError, all[i].LastErrorAt, all[i].NextRenewal = t.Error, t.At, t.Next
+		}
+	}
+	for _, p := range places {
+		delete(failed, p.name)
+	}
+	for _, t := range failed {
+		all = append(all, Status{Name: t.Name, Source: SourceACME, NextRenewal: t.Next, LastError: t.Error, LastErrorAt: t.At})
+	}
+	slices.SortStableFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return all, ctx.Err()
 }
 
@@ -212,15 +226,39 @@ func (s *site) status() Status {
 
 // renewal is when a certificate is to be renewed: when its issuer wishes (ARI, RFC 9773), else after two thirds of its life.
 func (s *site) renewal() time.Time {
-	leaf := s.cert.Leaf
-	at := renewAt(leaf.NotBefore, leaf.NotAfter)
-	if ari := s.acme.RenewalInfo; ari != nil && !ari.SelectedTime.IsZero() {
-		// An issuer's slip must not let a certificate run out.
-		if latest := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 20); ari.SelectedTime.Before(latest) {
-			at = ari.SelectedTime
-		}
+	if ari := s.wish(); ari != nil {
+		return ari.SelectedTime
 	}
-	return at
+	return renewAt(s.cert.Leaf.NotBefore, s.cert.Leaf.NotAfter)
+}
+
+// late is when it should have been renewed: after the window that its issuer gave, else as for any certificate.
+func (s *site) late() time.Time {
+	ari := s.wish()
+	if ari == nil {
+		return time.Time{}
+	}
+	leaf := s.cert.Leaf
+	at := ari.SelectedTime
+	if end := ari.SuggestedWindow.End; end.After(at) {
+		at = end
+	}
+	return earlier(at.Add(grace(leaf.NotBefore, leaf.NotAfter)), s.latest())
+}
+
+// wish is what the issuer said of when to renew; nil where that is not to be heard: an issuer's slip must not let a certificate run out.
+func (s *site) wish() *acme.RenewalInfo {
+	ari := s.acme.RenewalInfo
+	if ari == nil || ari.SelectedTime.IsZero() || !ari.SelectedTime.Before(s.latest()) {
+		return nil
+	}
+	return ari
+}
+
+// latest is when to renew at the latest, with a twentieth of the life left.
+func (s *site) latest() time.Time {
+	leaf := s.cert.Leaf
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 20)
 }
 
 func statusOf(cert *tls.Certificate, source string) Status {
@@ -228,12 +266,17 @@ func statusOf(cert *tls.Certificate, source string) Status {
 	st := Status{
 		Names: covered(leaf), Source: source, KeyType: keyType(leaf.PublicKey),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-		Issuer: strings.TrimSpace(strings.Join(leaf.Issuer.Organization, " ") + " " + leaf.Issuer.CommonName),
+		Issuer: issuerOf(leaf),
 	}
 	if len(st.Names) > 0 {
 		st.Name = st.Names[0]
 	}
 	return st
+}
+
+// issuerOf is the organization and common name of who signed.
+func issuerOf(leaf *x509.Certificate) string {
+	return strings.TrimSpace(strings.Join(leaf.Issuer.Organization, " ") + " " + leaf.Issuer.CommonName)
 }
 
 func keyType(key crypto.PublicKey) string {

@@ -13,6 +13,8 @@ type Info struct {
 	Names     []string // what it covers: A-labels in lower case, wildcards, IP addresses
 	NotBefore time.Time
 	NotAfter  time.Time
+
+	late time.Time // when it should have been renewed; zero for two thirds of its life and a little more
 }
 
 // source is a certificate and where it comes from.
@@ -24,6 +26,14 @@ type source struct {
 func (s source) info() Info {
 	leaf := s.cert.Leaf
 	return Info{File: s.file, Names: covered(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+}
+
+func (s source) status(from string) Status {
+	st := statusOf(s.cert, from)
+	if st.Name == "" {
+		st.Name = s.file // a certificate that names nobody
+	}
+	return st
 }
 
 // table says which certificates a name has. It is never changed: a renewal makes another one.

@@ -33,8 +33,8 @@ func (k *Keeper) shareTickets(ctx context.Context) {
 
 // sharedStore is the storage of the view in force, nil where there is none.
 func (k *Keeper) sharedStore() *storage.Store {
-	if v := k.view.Load(); v != nil && v.acme != nil {
-		return v.acme.depot.store
+	if v := k.view.Load(); v != nil && v.depot != nil {
+		return v.depot.store
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,43 @@ func TestTicketsShared(t *testing.T) {
 		if !resumes(t, nodes[i], before) {
 			t.Errorf("node %d: what was sealed before the keys were shared is lost", i)
 		}
+	}
+}
+
+// TestTicketsSharedWithoutACME: a storage alone is enough, for certificates from files. Two gateways run as they do in earnest.
+func TestTicketsSharedWithoutACME(t *testing.T) {
+	c := withFiles(issueFiles(t, t.TempDir(), "mail", "mail.example.org"))
+	server := servers.NewRedis(t)
+	c.ACME.Storage = onServer(t, server)
+	quick := func(r *rig) { r.k.every = 50 * time.Millisecond }
+	a, va := startRig(t, t.TempDir(), c, quick)
+	_, vb := startRig(t, t.TempDir(), c, quick)
+	eventually(t, "the nodes share their keys", func() bool {
+		here := resumer(tls.VersionTLS13)
+		resumes(t, va.TLS("pop3s"), here)
+		return resumes(t, vb.TLS("pop3s"), here)
+	})
+	if err := a.k.Trouble(); err != nil {
+		t.Error(err)
+	}
+	depot := va.depot
+	if again := a.use(c, Listener{Name: "pop3s"}); again.depot != depot {
+		t.Error("a reload opened the storage anew")
+	}
+	server.Down(t)
+	eventuallyWithin(t, time.Minute, "the trouble is known", func() bool {
+		err := a.k.Trouble()
+		return err != nil && strings.Contains(err.Error(), "session ticket keys are shared with no other gateway: down since")
+	})
+	here := resumer(tls.VersionTLS13)
+	resumes(t, va.TLS("pop3s"), here)
+	if !resumes(t, va.TLS("pop3s"), here) {
+		t.Error("with the storage away nothing is resumed")
+	}
+	without := c
+	without.ACME.Storage = DefaultConfig().ACME.Storage
+	if v := a.use(without, Listener{Name: "pop3s"}); v.depot != nil || a.k.Trouble() != nil {
+		t.Errorf("without a storage: %v", a.k.Trouble())
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"slices"
 	"sync/atomic"
+
+	"github.com/popgate/popgate/policy/audit"
 )
 
 const alpnPOP3 = "pop3"
@@ -26,8 +28,10 @@ type Listener struct {
 type View struct {
 	listeners []Listener
 	keeper    *Keeper
-	acme      *acmeView // nil without tls.acme
-	clients   *clients  // nil without tls.client_ca
+	post      func(*audit.Event) // may be nil
+	acme      *acmeView          // nil without tls.acme
+	depot     *depot             // nil where nothing is obtained, and nothing shared
+	clients   *clients           // nil without tls.client_ca
 	configs   map[string]*tls.Config
 	tickets   map[string]*tickets
 	pairs     []*pair
@@ -98,7 +102,7 @@ func (v *View) base(l Listener, minVersion uint16, t *tickets) *tls.Config {
 		MinVersion: minVersion,
 		NextProtos: []string{alpnPOP3},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return v.pick(hello, l.AlertUnknown, name), nil
+			return v.keeper.stapler.dress(v.pick(hello, l.AlertUnknown, name)), nil
 		},
 		WrapSession:   t.seal,
 		UnwrapSession: t.open,

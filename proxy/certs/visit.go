@@ -7,16 +7,19 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/proxy/certs/storage"
 )
 
-// read gives what the storage has for a name: of all issuers' certificates the one that is good for longest, and then, where an issuer
-// gives a second one, the RSA one. What is damaged is passed over and named.
-func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []place, err error) {
+// read gives what the storage has for a name: of all issuers' certificates the best one, and then, where an issuer gives a second one,
+// the RSA one. revoked are the serial numbers of those that are only the last resort. What is damaged is passed over and named.
+func (v *acmeView) read(ctx context.Context, name string, revoked ...string) (sites []*site, bad []place, err error) {
+	now := time.Now()
 	for _, rsa := range []bool{false, true} {
 		var best *site
 		for _, iss := range v.issuers {
@@ -31,8 +34,12 @@ func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []
 			case errors.As(err, &d):
 				bad = append(bad, p)
 			case err != nil:
-				return nil, nil, fmt.Errorf("read the certificate of %s from the storage: %w", name, err)
-			case best == nil || one.cert.Leaf.NotAfter.After(best.cert.Leaf.NotAfter):
+				err = fmt.Errorf("read the certificate of %s from the storage: %w", name, err)
+				if !errors.Is(err, storage.ErrUnreadable) {
+					err = &away{err}
+				}
+				return nil, nil, err
+			case best == nil || one.better(best, now, revoked):
 				best = one
 			}
 		}
@@ -43,18 +50,28 @@ func (v *acmeView) read(ctx context.Context, name string) (sites []*site, bad []
 	return sites, bad, nil
 }
 
-// needs says whether a name's certificates have to be obtained, or to be looked after by asking somebody else than the storage.
-func (v *acmeView) needs(sites []*site, now time.Time) (order, care bool) {
+// better says whether s should be served rather than other. One that is not due goes before one that is: where an issuer fails, another's
+// certificate may end sooner than the one it stands in for.
+func (s *site) better(other *site, now time.Time, revoked []string) bool {
+	if a, b := slices.Contains(revoked, serialOf(s.cert)), slices.Contains(revoked, serialOf(other.cert)); a != b {
+		return b
+	}
+	a, b := now.Before(s.renewal()), now.Before(other.renewal())
+	if a != b {
+		return a
+	}
+	if a {
+		return s.renewal().After(other.renewal())
+	}
+	return s.cert.Leaf.NotAfter.After(other.cert.Leaf.NotAfter)
+}
+
+// needs says whether a name's certificates have to be obtained.
+func (v *acmeView) needs(sites []*site, now time.Time) bool {
 	if len(sites) == 0 || sites[0].rsa || len(sites) == 1 && v.rsaToo(sites[0]) {
-		return true, true
+		return true
 	}
-	for _, s := range sites {
-		if !now.Before(s.renewal()) {
-			return true, true
-		}
-		care = care || s.acme.RenewalInfo != nil && s.acme.RenewalInfo.NeedsRefresh()
-	}
-	return false, care
+	return slices.ContainsFunc(sites, func(s *site) bool { return !now.Before(s.renewal()) })
 }
 
 func usable(sites []*site, now time.Time) bool {
@@ -68,7 +85,7 @@ func (m *manager) load(ctx context.Context, o *order) {
 		m.finish(o, nil)
 		return
 	}
-	sites, _, err := v.read(ctx, o.m.name)
+	sites, _, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
 	if err != nil {
 		m.fail(o, err)
 		return
@@ -77,12 +94,27 @@ func (m *manager) load(ctx context.Context, o *order) {
 	if usable(sites, time.Now()) && !o.force {
 		o.show()
 	}
-	order, care := v.needs(sites, time.Now())
-	if o.force || order || care || m.staleStaple(o.m, sites) || m.isRevoked(o.m, sites) {
+	m.pass(v, o, sites)
+}
+
+// pass has a visit go on where an issuer is to be asked for something, and ends it where none is.
+func (m *manager) pass(v *acmeView, o *order, sites []*site) {
+	now := time.Now()
+	order := o.force || v.needs(sites, now) || m.anyRevoked(o.m, sites)
+	m.mu.Lock()
+	switch {
+	case order:
 		m.orders.push(o)
+	case m.rekeys(v, o.m, sites) && m.idle():
+		m.orders.push(o)
+	case m.wonders(v, o.m, sites, now):
+		m.wishes.push(o)
+	default:
+		m.mu.Unlock()
+		m.finish(o, sites)
 		return
 	}
-	m.finish(o, sites)
+	m.mu.Unlock()
 }
 
 func (m *manager) wanted(e *managed) bool {
@@ -99,15 +131,14 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 		return
 	}
 	// Read again: the turn may have come late, and another node been faster.
-	sites, bad, err := v.read(ctx, o.m.name)
+	sites, bad, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
 	if err != nil {
 		m.fail(o, err)
 		return
 	}
 	v.clear(ctx, bad, m)
-	sites = m.care(ctx, v, o.m, sites)
-	order, _ := v.needs(sites, time.Now())
-	if !o.force && !order && !m.isRevoked(o.m, sites) {
+	rekey := m.rekey(v, o.m, sites)
+	if !o.force && !rekey && !v.needs(sites, time.Now()) && !m.anyRevoked(o.m, sites) {
 		m.install(o.m, sites)
 		m.finish(o, sites)
 		return
@@ -116,7 +147,7 @@ func (m *manager) obtain(ctx context.Context, o *order) {
 		m.fail(o, err)
 		return
 	}
-	fresh, err := m.ask(ctx, v, o, sites)
+	fresh, err := m.ask(ctx, v, o, sites, rekey)
 	m.install(o.m, fresh)
 	if err != nil {
 		m.fail(o, err)
@@ -137,40 +168,99 @@ func (v *acmeView) clear(ctx context.Context, bad []place, m *manager) {
 	}
 }
 
-// ask has the issuers, in their order, make a certificate, and a second one where they are set so. It gives what the storage has then,
-// also beside an error.
-func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site) ([]*site, error) {
+// ask has the issuers, in their order, make a certificate, and a second one where they are set so. The first is made anew though it is not due
+// where it is revoked, or rekey is set. ask gives what the storage has then, also beside an error.
+func (m *manager) ask(ctx context.Context, v *acmeView, o *order, before []*site, rekey bool) ([]*site, error) {
 	m.metrics.inFlight.Inc()
 	defer m.metrics.inFlight.Dec()
-	name, force := o.m.name, o.force || m.isRevoked(o.m, before)
+	name := o.m.name
+	first, second := o.force || rekey || m.isRevoked(o.m, before, false), o.force || m.isRevoked(o.m, before, true)
 	var failed []error
-	for _, iss := range v.issuers {
-		if err := m.pace(ctx, v, o.force); err != nil {
-			return nil, err
-		}
+	for _, iss := range m.askable(v, o) {
 		how := m.doors()
-		err := iss.order(ctx, how, name, force)
-		m.note(iss, o.m, err, len(before) > 0)
+		err := m.askOne(ctx, v, o, iss, how, first, len(before) > 0)
+		m.setBack(o.m, iss, err)
 		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
 		failed = nil
+		m.rekeyDone(o.m)
 		// Without the second one the name is served all the same: no reason to try the next issuer.
 		if how.rsa = true; iss.conf.RSAToo {
-			if err := iss.order(ctx, how, name, force); err != nil {
-				m.note(iss, o.m, err, len(before) > 0)
+			if err := m.askOne(ctx, v, o, iss, how, second, len(before) > 0); err != nil {
 				failed = []error{err}
 			}
 		}
 		break
 	}
-	sites, _, err := v.read(ctx, name)
+	sites, _, err := v.read(ctx, name, m.revokedOf(o.m)...)
 	if err != nil {
 		return nil, err
 	}
 	m.tell(before, sites)
 	return sites, errors.Join(failed...)
+}
+
+// askOne has one issuer make one certificate at its turn, where the one it made before is due or force is set.
+func (m *manager) askOne(ctx context.Context, v *acmeView, o *order, iss *issuer, how manner, force, renewal bool) error {
+	old, err := v.store.load(ctx, place{issuer: iss.acme.IssuerKey(), name: o.m.name, rsa: how.rsa})
+	if err == nil && !force && time.Now().Before(old.renewal()) {
+		return nil
+	}
+	replaces := err == nil
+	m.spend(o)
+	err = iss.order(ctx, how, o.m.name, force)
+	if replaces && aboutPast(err) {
+		m.log.Warn("an order is refused that names the certificate it replaces: ordered once more without", "name", o.m.name, "error", err)
+		how.unrelated = true
+		err = iss.order(ctx, how, o.m.name, force)
+	}
+	err = m.explain(iss, err)
+	m.note(iss, o.m, err, renewal)
+	return err
+}
+
+// A setback is what an issuer's last failure with a name leaves behind.
+type setback struct {
+	failures int
+	until    time.Time
+}
+
+// askable are the issuers to ask, in their order. One that failed is left alone for a while, as long as there is another: where all of
+// them failed, the name itself waits.
+func (m *manager) askable(v *acmeView, o *order) []*issuer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var some []*issuer
+	for _, iss := range v.issuers {
+		if o.force || !time.Now().Before(o.m.setbacks[iss.acme.IssuerKey()].until) {
+			some = append(some, iss)
+		}
+	}
+	if len(some) == 0 {
+		return v.issuers
+	}
+	return some
+}
+
+// setBack keeps what came of asking an issuer, whatever comes of asking the next one.
+func (m *manager) setBack(e *managed, iss *issuer, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // popgate stops
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := iss.acme.IssuerKey()
+	if err == nil {
+		delete(e.setbacks, key)
+		return
+	}
+	if e.setbacks == nil {
+		e.setbacks = make(map[string]setback)
+	}
+	n := e.setbacks[key].failures + 1
+	e.setbacks[key] = setback{failures: n, until: time.Now().Add(m.backoff(err, n))}
 }
 
 // note counts what came of asking an issuer, and records a failure.
@@ -210,31 +300,9 @@ func (m *manager) tell(before, after []*site) {
 	}
 }
 
-// pace waits for an order's turn. What an operator asks for takes one without waiting.
-func (m *manager) pace(ctx context.Context, v *acmeView, atOnce bool) error {
-	said := false
-	for {
-		m.mu.Lock()
-		tat, ok := v.section.Orders.Take(m.tat, m.now())
-		m.tat = tat
-		m.mu.Unlock()
-		if ok || atOnce {
-			return ctx.Err()
-		}
-		if !said {
-			said = true
-			m.log.Info("orders wait for their turn", "orders", v.section.Orders.String(), "waiting", m.orders.len()+1)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(min(time.Second, v.section.Orders.Per)):
-		}
-	}
-}
-
-// nextLook is when a name is looked after again: for another node's renewal, for a renewal of our own, for what the issuer says of it.
-func nextLook(sites []*site, st *staple) time.Time {
+// nextLook is when a name is looked after again: for another node's renewal, for a renewal of our own, for what the issuer says of it, which
+// is not asked before silence ends.
+func nextLook(sites []*site, silence time.Time) time.Time {
 	now := time.Now()
 	// Not all names at once.
 	next := now.Add(recheck - recheck/5 + rand.N(recheck/5))
@@ -244,11 +312,12 @@ func nextLook(sites []*site, st *staple) time.Time {
 		soonest = earlier(soonest, now.Add(life/10))
 		next = earlier(next, s.renewal())
 		if ari := s.acme.RenewalInfo; ari != nil && ari.RetryAfter != nil {
-			next = earlier(next, *ari.RetryAfter)
+			at := *ari.RetryAfter
+			if at.Before(silence) {
+				at = silence
+			}
+			next = earlier(next, at)
 		}
-	}
-	if st != nil {
-		next = earlier(next, st.next)
 	}
 	// An issuer that gives certificates long due, by its own word, must not be asked without end.
 	if next.Before(soonest) {

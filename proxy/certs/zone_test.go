@@ -25,13 +25,14 @@ type zone struct {
 	mu    sync.Mutex
 	addrs map[string]string // name -> address, "" for none
 	caa   map[string]string // name -> value of an issue property
+	cname map[string]string // name -> where it leads
 	txt   map[string][]string
 	asked map[string]int // how often for the addresses of a name
 }
 
 func startZone(t *testing.T) *zone {
 	t.Helper()
-	z := &zone{addrs: map[string]string{}, caa: map[string]string{}, txt: map[string][]string{}, asked: map[string]int{}}
+	z := &zone{addrs: map[string]string{}, caa: map[string]string{}, cname: map[string]string{}, txt: map[string][]string{}, asked: map[string]int{}}
 	pc, ln := bothPorts(t)
 	z.address = pc.LocalAddr().String()
 	secret := map[string]string{"popgate.": tsigSecret}
@@ -119,6 +120,13 @@ func (z *zone) answer(name string, kind uint16) (all []miekg.RR) {
 		all = append(all, must(miekg.NewRR(name+" 1 IN "+fmt.Sprintf(format, args...))))
 	}
 	apex := len(miekg.SplitDomainName(name)) == 2
+	if target, leads := z.cname[name]; leads {
+		add("CNAME %s", target)
+		if kind != miekg.TypeCNAME {
+			all = append(all, z.answer(target, kind)...)
+		}
+		return all
+	}
 	switch kind {
 	case miekg.TypeA:
 		z.asked[name]++

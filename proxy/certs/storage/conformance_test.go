@@ -22,6 +22,9 @@ func TestConformance(t *testing.T) {
 	for _, v := range variants(t) {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
+			// What is given is looked at here, not how soon: the machine may be busy.
+			v.config.Redis.Timeout, v.config.Postgres.Timeout = time.Minute, time.Minute
+			v.config.Redis.ConnectTimeout, v.config.Postgres.ConnectTimeout = time.Minute, time.Minute
 			dir := t.TempDir()
 			s, other := openTest(t, v.config, dir), openTest(t, v.config, dir)
 			for name, test := range map[string]func(*testing.T, *Store, *Store){

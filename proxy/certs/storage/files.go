@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 )
@@ -118,6 +119,26 @@ func (f *files) keys(ctx context.Context, folder string, deep bool) ([]string, e
 		return nil
 	})
 	return keys, err
+}
+
+// sweep goes by the time of the locks' files, which those who hold them write every few seconds. Probes that were cut off lie there too.
+func (f *files) sweep(ctx context.Context, before time.Time) (n int, err error) {
+	dir := filepath.Join(f.Path, lockFolder)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() || !info.ModTime().Before(before) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return n, err
+		}
+		n++
+	}
+	return n, errors.Join(err, ctx.Err())
 }
 
 // health writes a file, as a full disk or one mounted read-only shows in nothing else.

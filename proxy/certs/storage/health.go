@@ -14,6 +14,8 @@ import (
 const (
 	probeEvery = 5 * time.Second
 	probeTime  = 3 * time.Second
+	// writeEvery is how often a write is tried where that costs more than a question, as long as all is well.
+	writeEvery = time.Minute
 	// downFor is how long after a failure copies are served without asking: until the next probe has surely ended.
 	downFor = 2 * probeEvery
 )
@@ -28,6 +30,23 @@ func newErrors() *prometheus.CounterVec {
 	}, []string{"operation"})
 }
 
+// A side of the storage: one that can be read may all the same take no writes, as a replica, a standby and a full disk do.
+type side int
+
+const (
+	reading side = iota
+	writing
+)
+
+// sideOf is what an operation that failed tells of.
+func sideOf(operation string) side {
+	switch operation {
+	case "load", "stat", "list":
+		return reading
+	}
+	return writing
+}
+
 // watch knows whether the storage is up, from what was last asked of it.
 type watch struct {
 	kind   string
@@ -36,9 +55,19 @@ type watch struct {
 }
 
 type state struct {
-	err   error // nil: it is up
+	sides [2]struct {
+		err  error // of the last request; nil: it was served
+		seen time.Time
+	}
 	since time.Time
-	seen  time.Time
+}
+
+// err is nil if the storage is up, on both sides.
+func (s *state) err() error {
+	if err := s.sides[reading].err; err != nil {
+		return err
+	}
+	return s.sides[writing].err
 }
 
 func newWatch(kind string) watch {
@@ -48,23 +77,25 @@ func newWatch(kind string) watch {
 }
 
 // saw notes an answer, and says whether the storage went down or came back with it.
-func (w watch) saw(err error) (before *state, changed bool) {
+func (w watch) saw(of side, err error) (before *state, changed bool) {
 	now := time.Now()
 	for {
 		old := w.last.Load()
-		next := &state{err: err, since: old.since, seen: now}
-		changed := (old.err == nil) != (err == nil)
+		next := *old
+		next.sides[of].err, next.sides[of].seen = err, now
+		changed := (old.err() == nil) != (next.err() == nil)
 		if changed {
 			next.since = now
 		}
-		if w.last.CompareAndSwap(old, next) {
+		if w.last.CompareAndSwap(old, &next) {
 			return old, changed
 		}
 	}
 }
 
+// downNow says that it is no use to read. Where only writes fail, the storage knows better than a copy.
 func (w watch) downNow() bool {
-	s := w.last.Load()
+	s := w.last.Load().sides[reading]
 	return s.err != nil && time.Since(s.seen) < downFor
 }
 
@@ -79,22 +110,30 @@ func (f failure) Error() string { return f.err.Error() }
 func (f failure) Is(target error) bool { return target != fs.ErrNotExist && errors.Is(f.err, target) }
 
 // asked notes how a request to the backend ended, and gives its error. What says nothing about the storage is not counted: a record that
-// is not there, a caller that would not wait.
+// is not there, a caller that would not wait. A success clears failures of its own kind only.
 func (s *Store) asked(ctx context.Context, operation string, err error) error {
 	switch {
 	case err == nil, err == fs.ErrNotExist:
-		s.note(nil)
+		s.served(operation)
 		return err
 	case ctx.Err() != nil, errors.Is(err, errLost), errors.Is(err, errNotHeld), errors.Is(err, ErrUnreadable):
 	default:
 		s.watch.errors.WithLabelValues(operation).Inc()
-		s.note(err)
+		s.note(sideOf(operation), err)
 	}
 	return failure{err}
 }
 
-func (s *Store) note(err error) {
-	before, changed := s.watch.saw(err)
+func (s *Store) served(operation string) {
+	switch operation {
+	case "delete", "unlock": // what is full lets go all the same
+	default:
+		s.note(sideOf(operation), nil)
+	}
+}
+
+func (s *Store) note(of side, err error) {
+	before, changed := s.watch.saw(of, err)
 	switch {
 	case changed && err != nil:
 		s.log.Error("certificate storage is down: certificates at hand are served on, none is obtained or renewed", "type", s.watch.kind, "error", err)
@@ -106,17 +145,39 @@ func (s *Store) note(err error) {
 // Health says at once what is known: nil if the storage is up, as far as was asked. Run asks every 5 seconds.
 func (s *Store) Health() error {
 	last := s.watch.last.Load()
-	if last.err == nil {
+	err := last.err()
+	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("down since %s: %w", last.since.Format(time.RFC3339), last.err)
+	return fmt.Errorf("down since %s: %w", last.since.Format(time.RFC3339), err)
 }
 
-// Probe asks the storage whether it is up and takes writes, for three seconds at most.
+// Probe asks the storage whether it can be read and takes writes, for three seconds at most.
 func (s *Store) Probe(ctx context.Context) error {
 	probing, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	return s.asked(ctx, "probe", s.backend.health(probing))
+	_, err := s.backend.load(probing, "probe")
+	if err = s.asked(ctx, "load", err); err != nil && err != fs.ErrNotExist {
+		return err
+	}
+	err = s.backend.health(probing)
+	if w, ok := s.backend.(tryWriter); ok && err == nil && s.writeDue(time.Now()) {
+		if err = w.tryWrite(probing); err == nil {
+			s.wrote.Store(time.Now().UnixNano())
+		}
+	}
+	return s.asked(ctx, "probe", err)
+}
+
+// A tryWriter is a backend whose health does not write, and which does so apart: rights, space and whoever has to confirm a write show in
+// nothing else.
+type tryWriter interface {
+	tryWrite(ctx context.Context) error
+}
+
+// writeDue says whether a write should be tried: once in writeEvery, and each time while writes fail.
+func (s *Store) writeDue(now time.Time) bool {
+	return s.watch.last.Load().sides[writing].err != nil || now.Sub(time.Unix(0, s.wrote.Load())) >= writeEvery
 }
 
 // Run looks after the storage until ctx ends: it has copies kept from now on, asks every 5 seconds whether it is up, encrypts with the first key what is not, and deletes copies
@@ -162,6 +223,22 @@ func (s *Store) tidy(ctx context.Context) bool {
 		s.log.Warn("certificate storage: tidy the local copies", "error", err)
 	}
 	return true
+}
+
+// A sweeper is a backend whose locks do not go away by themselves.
+type sweeper interface {
+	// sweep deletes locks that ran out before a time, and says how many.
+	sweep(ctx context.Context, before time.Time) (int, error)
+}
+
+// DropStaleLocks deletes locks that ran out that long ago, which killed gateways left behind, and says how many.
+func (s *Store) DropStaleLocks(ctx context.Context, age time.Duration) (int, error) {
+	w, ok := s.backend.(sweeper)
+	if !ok {
+		return 0, nil
+	}
+	n, err := w.sweep(ctx, time.Now().Add(-age))
+	return n, wrap("clean", lockFolder, s.asked(ctx, "delete", err))
 }
 
 // Reseal encrypts with the first key all that is not. It says how many records it did, and how many it left because they cannot be read.

@@ -229,6 +229,20 @@ func TestCopies(t *testing.T) {
 	if again, _ := s.copies.load(ctx, siteKey); !bytes.Equal(again, record) {
 		t.Error("the copy was overwritten with what cannot be read")
 	}
+	// A copy that somebody spoilt says nothing of the storage's record.
+	must(t, s.Store(ctx, siteKey, []byte("two")))
+	must(t, s.copies.store(ctx, siteKey, s.sealer.seal("elsewhere", []byte("x"))))
+	away := &shaky{backend: s.backend, err: errors.New("away")}
+	s.backend = away
+	for range 2 { // found out now, known already
+		if _, err := s.Load(ctx, siteKey); err == nil || errors.Is(err, ErrUnreadable) || !s.watch.downNow() {
+			t.Errorf("got %v, want the storage's error", err)
+		}
+	}
+	s.backend = away.backend
+	if got, err := s.Load(ctx, siteKey); string(got) != "two" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
 	// Another node deletes: a Load or the daily round removes the copies.
 	must(t, s.Store(ctx, siteCert, []byte("cert")))
 	must(t, s.backend.remove(ctx, siteKey))
@@ -300,7 +314,8 @@ func TestCorrupt(t *testing.T) {
 	} {
 		_, err := redis.Do(ctx, change...)
 		must(t, err)
-		if _, err := s.Load(ctx, siteKey); !errors.Is(err, ErrUnreadable) || s.Health() != nil {
+		_, err = s.Load(ctx, siteKey)
+		if !errors.Is(err, ErrUnreadable) || errors.Is(err, ErrAltered) != (name == "swapped") || s.Health() != nil {
 			t.Errorf("%s: got %v", name, err)
 		}
 		// It can be deleted and made anew.

@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -246,7 +247,33 @@ func (p *inPostgres) release(ctx context.Context, name, token string) (bool, err
 	return rows == 1, err
 }
 
-// health asks for the tables and whether they can be written to: a standby's cannot.
+// sweep goes by the database's clock, as the leases do.
+func (p *inPostgres) sweep(ctx context.Context, before time.Time) (int, error) {
+	rows, err := p.exec(ctx, `DELETE FROM {schema}.locks WHERE expires < clock_timestamp() - make_interval(secs => $1)`, time.Since(before).Seconds())
+	return int(rows), err
+}
+
+// tryWrite puts a row into each table, and takes it out again before anybody sees it.
+func (p *inPostgres) tryWrite(ctx context.Context) error {
+	name := "probe/" + rand.Text()
+	return p.do(ctx, func(ctx context.Context) error {
+		return pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+			for _, statement := range []string{
+				`INSERT INTO {schema}.certificates (key, value, modified) VALUES ($1, '', clock_timestamp())`,
+				`DELETE FROM {schema}.certificates WHERE key = $1`,
+				`INSERT INTO {schema}.locks (name, token, expires) VALUES ($1, '', clock_timestamp())`,
+				`DELETE FROM {schema}.locks WHERE name = $1`,
+			} {
+				if _, err := tx.Exec(ctx, p.named.Replace(statement), name); err != nil {
+					return fmt.Errorf("try a write: %w", err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// health asks for the tables and whether they can be written to: a standby's cannot. See tryWrite for all else.
 func (p *inPostgres) health(ctx context.Context) error {
 	var readOnly string
 	err := p.row(ctx, `SELECT current_setting('transaction_read_only')`, nil, &readOnly)

@@ -15,6 +15,9 @@ import (
 // encrypted with a key we do not have, or not encrypted where it has to be.
 var ErrUnreadable = errors.New("stored value cannot be read")
 
+// ErrAltered is in the error beside ErrUnreadable for a record that is lost for good: it names a key that we have, which did not make it as it is.
+var ErrAltered = errors.New("it was changed by somebody, or is another record in its place")
+
 // sealedMark begins every encrypted record; behind it are the key's id in hex, a line feed, and what AES-GCM makes: nonce,
 // ciphertext and tag. The text is for whoever looks into the storage.
 const sealedMark = "popgate-sealed-1:"
@@ -105,7 +108,7 @@ func (s *sealer) open(key string, record []byte) ([]byte, error) {
 	}
 	value, err := aead.Open(nil, nil, record[headerSize:], associated(record[:headerSize], key))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s was changed by somebody, or is another record in its place", ErrUnreadable, key)
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreadable, key, ErrAltered)
 	}
 	return value, nil
 }

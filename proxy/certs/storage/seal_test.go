@@ -73,6 +73,9 @@ func TestOpenRefuses(t *testing.T) {
 		if !errors.Is(err, ErrUnreadable) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q in it", tt.name, err, tt.want)
 		}
+		if altered := tt.name == "swapped" || tt.name == "more behind it"; errors.Is(err, ErrAltered) != altered {
+			t.Errorf("%s: altered is %v, want %v: %v", tt.name, !altered, altered, err)
+		}
 	}
 	if got, err := (*sealer)(nil).open("a/key", []byte("plain")); string(got) != "plain" || err != nil {
 		t.Errorf("without encryption: %q, %v", got, err)

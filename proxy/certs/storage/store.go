@@ -31,6 +31,7 @@ type Store struct {
 	shared  bool
 	log     *slog.Logger
 	watch   watch
+	wrote   atomic.Int64 // when a write was last tried and went well, in Unix nanoseconds
 }
 
 // A locker is what certmagic wants of locks.
@@ -139,8 +140,8 @@ func (s *Store) Load(ctx context.Context, key string) ([]byte, error) {
 	if err := checkKey(key, false); err != nil {
 		return nil, err
 	}
-	if record, ok := s.instead(ctx, key); ok {
-		return s.sealer.open(key, record)
+	if value, ok := s.instead(ctx, key); ok {
+		return value, nil
 	}
 	record, err := s.backend.load(ctx, key)
 	err = s.asked(ctx, "load", err)
@@ -148,9 +149,7 @@ func (s *Store) Load(ctx context.Context, key string) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		s.dropCopy(ctx, key)
 	case err != nil && s.copies != nil && !errors.Is(err, ErrUnreadable):
-		if record, err = s.copies.standIn(ctx, key, err); err == nil {
-			return s.sealer.open(key, record)
-		}
+		return s.standIn(ctx, key, err)
 	}
 	if err != nil {
 		return nil, wrap("load", key, err)
@@ -168,7 +167,25 @@ func (s *Store) instead(ctx context.Context, key string) ([]byte, bool) {
 		return nil, false
 	}
 	record, err := s.copies.load(ctx, key)
-	return record, err == nil
+	if err != nil {
+		return nil, false
+	}
+	value, err := s.sealer.open(key, record)
+	return value, err == nil
+}
+
+// standIn gives the copy for what the storage failed to give, for the reason why. A copy that cannot be read says nothing of the
+// storage's record, which must not be taken for altered and deleted: it is as good as none.
+func (s *Store) standIn(ctx context.Context, key string, why error) ([]byte, error) {
+	record, err := s.copies.standIn(ctx, key, why)
+	if err == nil {
+		value, unreadable := s.sealer.open(key, record)
+		if unreadable == nil {
+			return value, nil
+		}
+		err = why
+	}
+	return nil, wrap("load", key, err)
 }
 
 // keepCopy does so for the gateway, where Run runs: whoever only looks, as root perhaps, must not leave files that it cannot write.
@@ -258,6 +275,9 @@ func (s *Store) TryLock(ctx context.Context, name string) (bool, error) {
 		return false, err
 	}
 	ok, err := s.locker.TryLock(ctx, name)
+	if err == nil && !ok {
+		return false, nil // nothing was written: no word on whether it could be
+	}
 	return ok, wrap("lock", name, s.asked(ctx, "lock", err))
 }
 
@@ -269,6 +289,9 @@ func (s *Store) Unlock(ctx context.Context, name string) error {
 // RenewLockLease fails if the lock is not ours any more (certmagic.LockLeaseRenewer). For how long does not matter: held locks are renewed as long as
 // this process lives, and a long lease would outlive it by hours.
 func (s *Store) RenewLockLease(ctx context.Context, name string, d time.Duration) error {
+	if !s.shared {
+		return s.locker.RenewLockLease(ctx, name, d) // which writes nothing, and must not pass for a write
+	}
 	return wrap("renew lock", name, s.asked(ctx, "lock", s.locker.RenewLockLease(ctx, name, d)))
 }
 

@@ -141,6 +141,9 @@ func (t *Tickets) write(ctx context.Context, old []byte, r ring) (bool, error) {
 	}
 	s := t.store
 	won, err := s.backend.replace(ctx, t.key, old, s.sealer.seal(t.key, text))
+	if err == nil && !won {
+		return false, nil // nothing was written: no word on whether it could be
+	}
 	if err = s.asked(ctx, "store", err); err != nil {
 		return false, fmt.Errorf("session ticket keys: %w", err)
 	}
