@@ -258,8 +258,6 @@ func documentedHook(t *testing.T, server string) string {
 		t.Fatalf("the documents' program is another one: %s", script)
 	}
 	path := filepath.Join(t.TempDir(), "dns-hook")
-	if err := os.WriteFile(path, []byte(strings.Replace(script, example, server+"/", 1)), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	writeProgram(t, path, []byte(strings.Replace(script, example, server+"/", 1)))
 	return path
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	miekg "github.com/miekg/dns"
@@ -42,9 +43,7 @@ func startNamed(t *testing.T, zones map[string]namedZone) *named {
 	}
 	// AppArmor's profile, where there is one, goes by the program's path and keeps it out of the test's folder.
 	own := filepath.Join(t.TempDir(), "named")
-	if err := os.WriteFile(own, must(os.ReadFile(path)), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	writeProgram(t, own, must(os.ReadFile(path)))
 	for range 5 {
 		n := &named{t: t, address: freeAddress(t)}
 		// Somebody may have the port of UDP.
@@ -124,4 +123,15 @@ func (n *named) texts(name string) (all []string) {
 		}
 	}
 	return all
+}
+
+// writeProgram writes a file to be run. While it is open for writing no other test may start a program: that would have it open too for a
+// moment, and a file that is written to cannot be run (ETXTBSY).
+func writeProgram(t *testing.T, path string, data []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, data, 0o700); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -18,9 +18,7 @@ import (
 func script(t *testing.T, body string, change ...func(*Config)) *program {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "hook")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	writeProgram(t, path, []byte("#!/bin/sh\n"+body))
 	c := DefaultConfig()
 	c.Provider = ProviderExec
 	c.Exec = Exec{Command: []string{path, "first arg"}, Env: []string{"ZONE=example.org"}}

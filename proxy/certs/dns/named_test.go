@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -54,9 +55,7 @@ func namedProgram(t *testing.T) string {
 		t.Fatal(err)
 	}
 	own := filepath.Join(t.TempDir(), "named")
-	if err := os.WriteFile(own, data, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	writeProgram(t, own, data)
 	return own
 }
 
@@ -131,4 +130,15 @@ controls { };
 		t.Logf("named on port %s: %s", port, said.String())
 	}
 	return up
+}
+
+// writeProgram writes a file to be run. While it is open for writing no other test may start a program: that would have it open too for a
+// moment, and a file that is written to cannot be run (ETXTBSY).
+func writeProgram(t *testing.T, path string, data []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, data, 0o700); err != nil {
+		t.Fatal(err)
+	}
 }
