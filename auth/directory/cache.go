@@ -204,7 +204,25 @@ func (f *flight) wait(ctx context.Context) found {
 	case <-f.done:
 	case <-ctx.Done():
 		return found{how: Fresh, err: ctx.Err()}
-	case <-f.by.Done(): // a source that does not look at its context holds up nobody
+	case <-f.by.Done():
+		return f.overdue(ctx)
+	}
+	return f.found
+}
+
+// landing is the time that a flight has to say by itself why it comes to nothing, when its own is over: that it never had its turn,
+// which is not held against the source, or what the source made of its deadline.
+const landing = 50 * time.Millisecond
+
+// overdue ends a flight whose source does not look at its context: it holds up nobody.
+func (f *flight) overdue(ctx context.Context) found {
+	t := time.NewTimer(landing)
+	defer t.Stop()
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return found{how: Fresh, err: ctx.Err()}
+	case <-t.C:
 		f.late()
 	}
 	return f.found
