@@ -49,7 +49,7 @@ func (x *exam) judge() {
 	x.judgeLogin()
 	x.judgeWrong()
 	if f.Error != "" {
-		x.odd(LevelOdd, "examination", "not finished", f.Error)
+		x.odd(LevelOdd, "examination", "not finished", f.Error+"; the rest is not known")
 	}
 }
 
@@ -115,6 +115,8 @@ func (x *exam) judgeCapabilities() {
 		}
 	case answerRefused:
 		x.odd(LevelOdd, "CAPA", "not known", "the server is of the time before 1998; popgate takes TOP and UIDL for granted there, and nothing else")
+	case "":
+		x.found("CAPA", "not asked")
 	default:
 		x.odd(LevelOdd, "CAPA", how(f.CAPA), "popgate's checks would wait for it and count as failed")
 		if x.pool.config.Check.Type == CheckCapa {

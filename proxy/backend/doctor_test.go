@@ -3,6 +3,7 @@ package backend
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
@@ -174,7 +175,12 @@ func TestDoctorHealthy(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() { s.Close(); <-done })
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-done
+	})
 
 	c := config(l.Addr().String())
 	c.TLS, c.TLSCA = TLSStart, ca.file
@@ -228,7 +234,7 @@ func TestDoctorSendsNoPassword(t *testing.T) {
 
 func TestDoctorOddServers(t *testing.T) {
 	ca := newCA(t, ecKey(t), "mail.example.org")
-	short := 300 * time.Millisecond // for what never comes
+	short := 2 * time.Second // for what never comes
 	ok := func(more map[string]string) map[string]string {
 		all := map[string]string{"CAPA": sound, "USER": "+OK\r\n"}
 		for verb, answer := range more {
@@ -295,6 +301,26 @@ func TestDoctorOddServers(t *testing.T) {
 			}
 			changed(t, e, tt.changes...)
 		})
+	}
+}
+
+// A server that takes its time over everything is given up, and nothing is made of what it was not asked.
+func TestDoctorSlow(t *testing.T) {
+	q := &quirky{greeting: "+OK\r\n", answers: map[string]string{"CAPA": "-"}}
+	c := config(q.listen(t))
+	c.TLS = TLSStart
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e, err := pool(t, c).Examine(ctx, c.Servers[0].Address, &DoctorOptions{Timeout: 30 * time.Second, Progress: func(what string) {
+		if what == "capabilities" {
+			cancel()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := finding(t, e, "examination"); f.Level != LevelOdd || e.Worst() != LevelOdd {
+		t.Errorf("got %+v of %+v", f, e.Findings)
 	}
 }
 
