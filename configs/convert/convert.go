@@ -119,6 +119,9 @@ func (d *draft) head(files []string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Made by popgate import from %s's %s.\n", d.program, strings.Join(files, ", "))
 	b.WriteString("# Before it is used: popgate check -c FILE, popgate doctor -c FILE, and popgate route -c FILE USER for some users.\n")
+	if len(d.directories) > 0 {
+		b.WriteString("# A server that only a directory knows: popgate doctor -c FILE BACKEND/HOST:PORT.\n")
+	}
 	if len(d.todo) > 0 {
 		b.WriteString("#\n# To do:\n")
 		for _, t := range d.todo {
