@@ -210,7 +210,7 @@ func TestPopmapREFaults(t *testing.T) {
 	}
 	o := openMap(t, "popmap_re", "a$: h\n^(.*)x: $1/$1\n", nil)
 	q := query(t, "bx")
-	if a, err := o.Lookup(t.Context(), &q); err == nil || errors.Is(err, auth.ErrUnknownUser) || !strings.Contains(err.Error(), "map:2 makes") {
+	if a, err := o.Lookup(t.Context(), &q); err == nil || errors.Is(err, auth.ErrUnknownUser) || !strings.Contains(err.Error(), "map:2 makes") || !errors.As(err, new(contentError)) {
 		t.Errorf("a substitute that makes no host: %v, %v", a, err)
 	}
 }

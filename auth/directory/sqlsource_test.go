@@ -209,6 +209,9 @@ func wrongQueries(t *testing.T, d *database) {
 		if err == nil || errors.Is(err, auth.ErrUnknownUser) || !strings.Contains(err.Error(), tt.problem) || strings.Contains(err.Error(), "xxxx") {
 			t.Errorf("%.60s: got %v, want an error with %q", tt.query, err, tt.problem)
 		}
+		if content := tt.problem != "" && tt.problem != "nowhere"; err != nil && tt.problem != "" && errors.As(err, new(contentError)) != content {
+			t.Errorf("%.60s: whose fault is %v", tt.query, err)
+		}
 	}
 }
 
