@@ -88,6 +88,12 @@ func (m *cache) key(q *auth.Query) key {
 	text := func(s string) { b = fmt.Appendf(b, "%d:%s", len(s), s) }
 	if m.vary&VaryClient != 0 {
 		text(q.Client.Addr.Addr().String())
+		subject, fingerprint := "", ""
+		if t := q.Client.TLS; t != nil { // a service is told the certificate: who has none must not share the answer of who has one
+			subject, fingerprint = t.Subject, t.Fingerprint
+		}
+		text(subject)
+		text(fingerprint)
 	}
 	if m.vary&VarySNI != 0 {
 		text(q.Client.ServerName())

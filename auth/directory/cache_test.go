@@ -534,6 +534,8 @@ func TestVary(t *testing.T) {
 		change func(*auth.Query)
 	}{
 		{VaryClient, func(q *auth.Query) { q.Client.Addr = netip.MustParseAddrPort("192.0.2.8:4711") }},
+		{VaryClient, func(q *auth.Query) { q.Client.TLS.Subject = "CN=anna" }},
+		{VaryClient, func(q *auth.Query) { q.Client.TLS.Fingerprint = "0123" }},
 		{VarySNI, func(q *auth.Query) { q.Client.TLS.ServerName = "pop.example.org" }},
 		{VaryListener, func(q *auth.Query) { q.Client.Listener = "office" }},
 		{VarySecret, func(q *auth.Query) { q.Secret = auth.NewSecret([]byte("Secret")) }},

@@ -80,7 +80,7 @@ type Vary uint8
 // What an answer can depend on. The user's name is always part of it, in all its forms (Typed, Local, Domain).
 const (
 	VaryUser     Vary = 1 << iota
-	VaryClient        // the client's address, without its port
+	VaryClient        // the client's address, without its port, and its certificate
 	VarySNI           // the server name the client asked for
 	VaryListener      // the listener's name
 	VarySecret        // the password: the source is told it
