@@ -274,3 +274,24 @@ func TestDirectoryWait(t *testing.T) {
 		})
 	}
 }
+
+// A slip behind a login that the backend took lets the mailbox go, and gives the place at the server back.
+func TestPanicBehindLogin(t *testing.T) {
+	address, _, _ := countedMail(t)
+	r := start(t, address)
+	r.audit.hook = func(e *audit.Event) error {
+		if e.Name == audit.LoginAccepted {
+			panic("a slip")
+		}
+		return nil
+	}
+	c := r.dial()
+	c.expect("+OK POP3 ready")
+	c.send("USER alice@example.org\r\nPASS secret\r\n")
+	for e := r.next(); e.Name != audit.SessionClosed; {
+		e = r.next()
+	}
+	if s := r.snap.Backends.Status()[0].Servers[0]; s.Sessions != 0 {
+		t.Errorf("%d sessions are counted at the server, want none", s.Sessions)
+	}
+}

@@ -47,7 +47,12 @@ var loginStages = [...]string{
 func (s *session) login(ctx context.Context, creds auth.Credentials) error {
 	l := &login{s: s, creds: creds, came: time.Now()}
 	defer creds.Secret.Wipe()
-	defer func() { l.route.Login.Secret.Wipe() }()
+	defer func() {
+		l.route.Login.Secret.Wipe()
+		if s.relay == nil && l.conn != nil { // after a panic, too: it holds a place at the server
+			_ = l.conn.Close()
+		}
+	}()
 	s.phase.Store(phaseLoggingIn)
 	return l.finish(ctx, l.run(ctx))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -231,3 +232,27 @@ popgate_backend_wait_seconds_total{backend="old",server="one.example.org:110"} 5
 		}
 	})
 }
+
+// TestPlaceOfPanic holds that a login that ends in a panic gives its place back, and its connection.
+func TestPlaceOfPanic(t *testing.T) {
+	p := pool(t, limited("one.example.org"))
+	n := &network{open: 1}
+	p.backends.dial = func(context.Context, *dialer, address) (net.Conn, error) { return slipping{counted{n: n}}, nil }
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("nothing panicked")
+			}
+		}()
+		_, _ = p.Login(t.Context(), request())
+	}()
+	if taken := p.members[0].server.places.taken.Load(); taken != 0 || n.open != 0 {
+		t.Errorf("%d places are taken and %d connections open, want none", taken, n.open)
+	}
+}
+
+// slipping panics when it is read from.
+type slipping struct{ counted }
+
+func (slipping) SetDeadline(time.Time) error { return nil }
+func (slipping) Read([]byte) (int, error)    { panic("a slip") }
