@@ -42,7 +42,9 @@ func cmdMailutils(ts *testscript.TestScript, neg bool, args []string) {
 			if err != nil {
 				return
 			}
-			serving.Go(func() { serveByProgram(c.(*net.TCPConn), strings.Join(folders, ":"), server, "--no-site-config", "--config-file="+conf, "--inetd") })
+			serving.Go(func() {
+				serveByProgram(c.(*net.TCPConn), strings.Join(folders, ":"), server, "--no-site-config", "--config-file="+conf, "--inetd")
+			})
 		}
 	})
 	ts.Defer(func() {

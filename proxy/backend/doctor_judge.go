@@ -33,6 +33,10 @@ func (x *exam) change(key, value, reason string) {
 // judge makes findings and changes of the facts.
 func (x *exam) judge() {
 	f := &x.Facts
+	if len(f.Addresses) == 0 {
+		x.odd(LevelBad, "address", "none", f.Error)
+		return
+	}
 	x.judgeAddress()
 	if f.Error != "" && f.Greeting == "" {
 		x.odd(LevelBad, "greeting", "none", f.Error)
@@ -55,10 +59,6 @@ func (x *exam) judge() {
 
 func (x *exam) judgeAddress() {
 	f := &x.Facts
-	if len(f.Addresses) == 0 {
-		x.odd(LevelBad, "address", "none", "the name cannot be looked up")
-		return
-	}
 	all := make([]string, len(f.Addresses))
 	for i, ip := range f.Addresses {
 		all[i] = ip.String()
