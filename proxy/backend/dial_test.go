@@ -162,6 +162,14 @@ func TestTelling(t *testing.T) {
 	if err := telling([]error{none, refused}); ours(err) {
 		t.Errorf("got %v, want what the server did", err)
 	}
+	for _, pathless := range []error{syscall.ENETUNREACH, errNoSource} { // no IPv6 here
+		if err := telling([]error{pathless, none}); !ours(err) {
+			t.Errorf("got %v, which speaks against the server", err)
+		}
+		if err := telling([]error{pathless, refused}); ours(err) || !errors.Is(err, refused) {
+			t.Errorf("got %v, want that the server refuses", err)
+		}
+	}
 	if err := telling([]error{none, none}); !ours(err) {
 		t.Errorf("got %v, want what we have too little of", err)
 	}
