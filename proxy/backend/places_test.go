@@ -256,3 +256,24 @@ type slipping struct{ counted }
 
 func (slipping) SetDeadline(time.Time) error { return nil }
 func (slipping) Read([]byte) (int, error)    { panic("a slip") }
+
+// TestQueueMixedLimits holds that a login from before a reload, which waits under a lower limit, does not hold up those
+// behind it once it has given up.
+func TestQueueMixedLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p places
+		for range 2 {
+			p.take(2)
+		}
+		first := make(chan error, 1)
+		go func() { first <- p.wait(t.Context(), 2, 10, time.Second) }()
+		synctest.Wait()
+		start := time.Now()
+		if err := p.wait(t.Context(), 4, 10, time.Minute); err != nil || time.Since(start) != time.Second {
+			t.Errorf("got %v after %v, want a place after a second", err, time.Since(start))
+		}
+		if err := <-first; !errors.Is(err, errNoPlace) || p.taken.Load() != 3 || p.waiting.Load() != 0 {
+			t.Errorf("got %v, with %d places taken and %d waiting", err, p.taken.Load(), p.waiting.Load())
+		}
+	})
+}
