@@ -40,9 +40,7 @@ func TestMain(m *testing.M) {
 //	oldproxy ADDRESS PROGRAM ARG...
 //	                            start another proxy without root's rights, and wait for it (scripttest_migrate_test.go)
 //	retry HOST:PORT USER        log in until it works
-//	sample FILE|DIR...          copy files of other programs' packages to $OLD
-//	oldproxy ADDRESS PROGRAM ARG...
-//	                            start another proxy without root's rights, and wait for it (scripttest_migrate_test.go)
+//	until REGEXP PROGRAM ARG... run a program until it prints that
 //	start NAME PROGRAM ARG...   start a program, its output in NAME.log
 //	signal SIGNAL NAME          send it a signal
 //	[!] running NAME            say whether it has not ended yet
@@ -85,9 +83,8 @@ func TestScript(t *testing.T) {
 			"postgres":    cmdPostgres,
 			"stream":      cmdStream,
 			"retry":       cmdRetry,
+			"until":       cmdUntil,
 			"start":       cmdStart,
-			"sample":      cmdSample,
-			"oldproxy":    cmdOldproxy,
 			"sample":      cmdSample,
 			"oldproxy":    cmdOldproxy,
 			"signal":      cmdSignal,

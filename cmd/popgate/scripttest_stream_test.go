@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,6 +76,19 @@ func cmdRetry(ts *testscript.TestScript, neg bool, args []string) {
 	eventually(ts, "login of "+args[1], func() (bool, error) {
 		err := f.once(args[1])
 		return err == nil, err
+	})
+}
+
+// cmdUntil runs a program again and again until it prints what is wanted.
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM ARG...")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	eventually(ts, args[0], func() (bool, error) {
+		err := ts.Exec(args[1], args[2:]...)
+		return err == nil && re.MatchString(ts.ReadFile("stdout")), err
 	})
 }
 
