@@ -59,7 +59,7 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 		drained:  map[string]*atomic.Bool{},
 		guests:   newGuests(),
 		profiles: newProfiles(),
-		good:     goodLogins{seed: maphash.MakeSeed(), slots: make([]atomic.Uint64, goodSlots)},
+		good:     goodLogins{seed: maphash.MakeSeed()},
 	}
 	b.view.Store(&View{})
 	if reg != nil {
