@@ -444,7 +444,7 @@ func (c *dovecot) static(s *section) {
 		}
 	}
 	name := c.names.next("mail")
-	c.backends = append(c.backends, fields("name", name, "tls", tls,
+	c.backends = append(c.backends, fields("name", name, "tls", tls, "client_info", xclient(),
 		"servers", list([]*yaml.Node{flow(fields("address", net.JoinHostPort(extra["host"], or(extra["port"], port))))})))
 	username := ""
 	if to := extra["destuser"]; to != "" {
@@ -495,9 +495,14 @@ func (c *dovecot) directory(kind string, section *yaml.Node) {
 	name, backend := c.names.next("users"), c.names.next("mail")
 	c.directories = append(c.directories, fields("name", name, "type", kind, "verify", truth(true),
 		"allowed_servers", privateNetworks(c.draft, "Dovecot goes wherever the passdb says;"), kind, section))
-	c.backends = append(c.backends, commented(fields("name", backend, "directory_servers", truth(true)),
+	c.backends = append(c.backends, commented(fields("name", backend, "directory_servers", truth(true), "client_info", xclient()),
 		"no servers of its own: the directory names one for each user"))
 	c.routes = append(c.routes, flow(fields("directory", name, "backend", backend)))
+}
+
+// xclient is what a Dovecot that proxies does without being told.
+func xclient() *yaml.Node {
+	return commented(word("xclient"), "as Dovecot does; servers offer it to login_trusted_networks only")
 }
 
 // sql makes a directory of a passdb that asks a database.
