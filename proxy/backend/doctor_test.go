@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -173,13 +174,17 @@ func TestDoctorHealthy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
-	go func() { done <- s.Serve(l) }()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := s.Serve(l); !errors.Is(err, pop3mem.ErrServerClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		<-done
+		serving.Wait()
 	})
 
 	c := config(l.Addr().String())
