@@ -213,6 +213,7 @@ func (b *Backends) Use(v *View) {
 	}
 	b.mu.Unlock()
 	b.view.Store(v)
+	v.refresh() // a check may have had news since Prepare
 	select {
 	case b.changed <- struct{}{}:
 	default:

@@ -246,3 +246,31 @@ type remote struct {
 }
 
 func (r *remote) RemoteAddr() net.Addr { return r.addr }
+
+// TestCapabilitiesNews holds that a check without news computes nothing, since thousands of servers may be checked at once,
+// and that news that came between Prepare and Use is in the view.
+func TestCapabilitiesNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := config("mail.example.org")
+		b, v := running(t, func(address) (net.Conn, error) { return answer(t, capaScript), nil }, c)
+		next, err := b.Prepare([]Config{c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(checkSpread)
+		synctest.Wait()
+		known := v.caps.Load()
+		if !known.Has("PIPELINING") {
+			t.Fatalf("got %q", *known)
+		}
+		v.list[0].members[0].server.suspect()
+		<-time.After(2 * checkGap)
+		if v.caps.Load() != known {
+			t.Error("computed anew without news")
+		}
+		b.Use(next)
+		if !next.Capabilities().Has("PIPELINING") {
+			t.Errorf("got %q in the next view", next.Capabilities())
+		}
+	})
+}
