@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -240,6 +241,38 @@ func TestMoving(t *testing.T) {
 		t.Errorf("after two failures, of two allowed: got %q, want them spent", e.Reason)
 	}
 	c.conn.Close()
+}
+
+// Whoever guesses the password of a user who is being moved has his failures counted where one of the two backends refuses it, even
+// though the other is down and it may be the right one there.
+func TestMovingToNowhere(t *testing.T) {
+	address, server, _ := countedMail(t)
+	server.Add("bob", "before")
+	bob := auth.Route{Backend: "old", Then: "new", Server: auth.Server{Address: address}, Login: auth.BackendLogin{User: "bob"}}
+	r := start(t, address, func(s *settings) {
+		s.router = &directed{answers: map[string]func(auth.Query) (auth.Route, error){"bob": as(bob, nil)}}
+		there := backend.DefaultConfig()
+		there.Name, there.Servers = "new", []backend.ServerConfig{{Address: "127.0.0.1:1", Weight: 1}}
+		s.more = []backend.Config{there}
+		s.limits.LoginsPerIP = rate(t, "2/h")
+		s.delay = 100 * time.Millisecond
+	})
+	for i, want := range []audit.Reason{audit.BackendDown, audit.BackendDown, audit.RateLimited} {
+		c := r.dial()
+		c.expect("+OK POP3 ready")
+		began := time.Now()
+		if got := c.try("bob", "guess"); !strings.HasPrefix(got, "-ERR [SYS/TEMP]") {
+			t.Errorf("login %d: got %q", i, got)
+		}
+		if took := time.Since(began); want == audit.BackendDown && took < 100*time.Millisecond {
+			t.Errorf("login %d: refused after %s, before its tick", i, took)
+		}
+		if e := r.next(); e.Reason != want {
+			t.Errorf("login %d: %q, want %q", i, e.Reason, want)
+		}
+		c.conn.Close()
+		r.next()
+	}
 }
 
 func TestMovedIsBounded(t *testing.T) {
