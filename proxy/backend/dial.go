@@ -55,14 +55,14 @@ func dial(ctx context.Context, d *dialer, a address) (net.Conn, error) {
 	if a.ip.IsValid() {
 		return d.connect(ctx, d, a.ip, a.text)
 	}
-	ips, err := d.backends.addresses(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	if d.plain.Timeout > 0 { // for all addresses together
+	if d.plain.Timeout > 0 { // for the look-up, where there must be one, and all addresses together
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.plain.Timeout)
 		defer cancel()
+	}
+	ips, err := d.backends.addresses(ctx, a)
+	if err != nil {
+		return nil, err
 	}
 	c, ip, err := d.race(ctx, ips, a.port)
 	if err != nil {
