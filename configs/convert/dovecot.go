@@ -245,7 +245,7 @@ func (c *dovecot) listen(root *section) {
 		if port == "0" || port == "" {
 			continue // that is how a listener is turned off
 		}
-		for _, address := range addresses(or(l.value("address"), root.value("listen")), port) {
+		for _, address := range c.addresses(or(l.value("address"), root.value("listen")), port) {
 			m := fields("name", c.names.next(name), "address", address, "tls", tls, "default_domain", c.domain)
 			if l.value("haproxy") == "yes" {
 				m.Content = append(m.Content, text("proxy_protocol_from"), c.balancers(root))
@@ -256,16 +256,14 @@ func (c *dovecot) listen(root *section) {
 }
 
 // addresses are those of a list of hosts, with a port. All hosts are one address: IPv4 and IPv6.
-func addresses(hosts, port string) []string {
+func (c *dovecot) addresses(hosts, port string) []string {
+	all := ":" + port
 	var found []string
 	for _, host := range strings.Fields(strings.ReplaceAll(hosts, ",", " ")) {
-		if host == "*" || host == "::" || host == "[::]" || host == "0.0.0.0" {
-			return []string{":" + port}
-		}
-		found = append(found, net.JoinHostPort(strings.Trim(host, "[]"), port))
+		found = append(found, c.endpoint(strings.Trim(host, "[]"), port))
 	}
-	if found == nil {
-		return []string{":" + port}
+	if found == nil || slices.Contains(found, all) {
+		return []string{all}
 	}
 	return found
 }

@@ -211,10 +211,7 @@ func (p *perdition) listen(protocol string) []string {
 	var made []string
 	for _, address := range strings.Split(p.value("bind_address", ":"+port), ",") {
 		host, own := splitServer(strings.TrimSpace(address), port)
-		address = net.JoinHostPort(host, own)
-		if host == "" || host == "0.0.0.0" {
-			address = ":" + own
-		}
+		address = p.endpoint(host, own)
 		if p.listening[address] {
 			p.left(place{p.file, 1}, "listens on "+address, "another instance is there already: it was passed over")
 			continue
