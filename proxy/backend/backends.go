@@ -225,6 +225,7 @@ type View struct {
 	pools map[string]*Pool
 	list  []*Pool // in the order of the configuration
 
+	news       atomic.Bool // caps are to be computed anew
 	refreshing sync.Mutex
 	caps       atomic.Pointer[pop3.Capabilities]
 }
@@ -244,10 +245,19 @@ func (v *View) Capabilities() pop3.Capabilities {
 	return nil
 }
 
-// refresh recomputes what Capabilities returns.
+// refresh recomputes what Capabilities returns. Where that is being done already, it is done once more behind it, whoever
+// else asks meanwhile: thousands of servers may have news at once.
 func (v *View) refresh() {
-	v.refreshing.Lock() // so that nobody stores what was computed before another's news
-	defer v.refreshing.Unlock()
+	v.news.Store(true)
+	for v.news.Load() && v.refreshing.TryLock() { // so that nobody stores what was computed before another's news
+		if v.news.Swap(false) {
+			v.compute()
+		}
+		v.refreshing.Unlock()
+	}
+}
+
+func (v *View) compute() {
 	var sets []pop3.Capabilities
 	for _, p := range v.list {
 		for _, m := range p.members {

@@ -3,10 +3,12 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -273,4 +275,30 @@ func TestCapabilitiesNews(t *testing.T) {
 			t.Errorf("got %q in the next view", next.Capabilities())
 		}
 	})
+}
+
+// TestRefreshAtOnce holds that the last news is in the capabilities, however many come at once.
+func TestRefreshAtOnce(t *testing.T) {
+	c := config()
+	for i := range 8 {
+		c.Servers = append(c.Servers, ServerConfig{Address: fmt.Sprintf("192.0.2.%d", i+1), Weight: 1})
+	}
+	v := use(t, New(nil, nil), c)
+	for range 200 {
+		var news sync.WaitGroup
+		for _, m := range v.list[0].members {
+			m.server.caps.Store(&oldCapabilities)
+		}
+		v.refresh()
+		for _, m := range v.list[0].members {
+			news.Go(func() {
+				m.server.caps.Store(&pop3.Capabilities{"PIPELINING", "TOP"})
+				v.refresh()
+			})
+		}
+		news.Wait()
+		if !v.Capabilities().Has("PIPELINING") {
+			t.Fatalf("got %q", v.Capabilities())
+		}
+	}
 }
