@@ -158,6 +158,9 @@ func (p *perdition) instance(options []option) {
 		p.left(p.options["protocol"].place, "protocol "+protocol, "popgate speaks POP3 only: nothing of this file is carried over")
 		return
 	}
+	if !p.has("protocol") {
+		p.todoOnce(p.file + " names no protocol: this is for its POP3; where it runs as perdition.pop3s too (/etc/default/perdition), import a copy with the line \"protocol POP3S\" along with it")
+	}
 	for _, o := range options {
 		p.explain(o)
 	}
