@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/popgate/popgate/auth"
@@ -90,9 +88,7 @@ func (d *consultation) run(cmd *cobra.Command, which string) error {
 		return err
 	}
 	if d.asJSON {
-		enc := json.NewEncoder(cmd.OutOrStdout())
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(exams); err != nil {
+		if err := printJSON(cmd.OutOrStdout(), exams); err != nil {
 			return err
 		}
 	}
@@ -158,8 +154,7 @@ func passwordIn(file string) (*auth.Secret, error) {
 
 // examine examines all, and prints each when it is done, and the lines to write behind the last of a backend.
 func (d *consultation) examine(ctx context.Context, stdout, stderr io.Writer, patients []patient, o backend.DoctorOptions) ([]*backend.Exam, error) {
-	f, terminal := stderr.(*os.File)
-	terminal = terminal && isatty.IsTerminal(f.Fd())
+	terminal := isTerminal(stderr)
 	exams, from := []*backend.Exam{}, 0
 	for i, p := range patients {
 		if o.WrongAs != "" {
