@@ -27,6 +27,9 @@ type stream struct {
 	failed  error // guarded by mu
 }
 
+// streamPause is what a client waits between two sessions.
+const streamPause = 30 * time.Millisecond
+
 // cmdStream is one step of it:
 //
 //	stream NAME start HOST:PORT COUNT   COUNT clients, u0@example.org and so on, log in and quit over and over
@@ -109,7 +112,7 @@ func (f *stream) run(user string) {
 		select {
 		case <-f.quit:
 			return
-		default:
+		case <-time.After(streamPause): // there are other tests on the machine
 		}
 		if err := f.once(user); err != nil {
 			f.mu.Lock()
