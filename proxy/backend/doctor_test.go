@@ -39,30 +39,6 @@ type quirky struct {
 
 const sound = "+OK\r\nTOP\r\nUIDL\r\nUSER\r\nPIPELINING\r\nSASL PLAIN\r\n.\r\n"
 
-// listen starts the server, and stops it with the test.
-func (q *quirky) listen(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { q.serve(c) })
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		serving.Wait()
-	})
-	return l.Addr().String()
-}
-
 func (q *quirky) serve(c net.Conn) {
 	defer func() { c.Close() }()
 	r := bufio.NewReader(c)
@@ -223,7 +199,7 @@ func TestDoctorSendsNoPassword(t *testing.T) {
 	q := &quirky{greeting: "+OK [XCLIENT] ready <1.2@example.org>\r\n", answers: map[string]string{
 		"CAPA": sound, "AUTH": "+OK\r\nPLAIN\r\n.\r\n", "USER": "+OK\r\n", "XCLIENT": "+OK\r\n", "PASS": "+OK\r\n",
 	}}
-	e := examined(t, config(q.listen(t)), DoctorOptions{})
+	e := examined(t, config(listen(t, q.serve)), DoctorOptions{})
 	changed(t, e, "client_info: xclient")
 	if !e.Facts.APOP || !slices.Equal(e.Facts.Mechanisms, []string{"PLAIN"}) || e.Facts.XClient != answerTaken {
 		t.Errorf("got %+v", e.Facts)
@@ -296,7 +272,7 @@ func TestDoctorOddServers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := config(tt.server.listen(t))
+			c := config(listen(t, tt.server.serve))
 			if tt.set != nil {
 				tt.set(&c)
 			}
@@ -312,7 +288,7 @@ func TestDoctorOddServers(t *testing.T) {
 // A server that takes its time over everything is given up, and nothing is made of what it was not asked.
 func TestDoctorSlow(t *testing.T) {
 	q := &quirky{greeting: "+OK\r\n", answers: map[string]string{"CAPA": "-"}}
-	c := config(q.listen(t))
+	c := config(listen(t, q.serve))
 	c.TLS = TLSStart
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -347,7 +323,7 @@ func TestDoctorLogin(t *testing.T) {
 	q := &quirky{greeting: "+OK\r\n", secure: ca.config, answers: map[string]string{
 		"CAPA": sound, "USER": "+OK\r\n", "PASS": "+OK\r\n", "STAT": "+OK 2 10\r\n", "UIDL": "+OK\r\n1 a\r\n2 a\r\n.\r\n", "TOP": "+OK\r\n\r\n.\r\n",
 	}}
-	c := config(q.listen(t))
+	c := config(listen(t, q.serve))
 	c.TLS = TLSStart // and nobody vouches for the certificate
 	o := DoctorOptions{WrongAs: "alice", Login: &auth.BackendLogin{User: "alice", Secret: auth.NewSecret([]byte("secret"))}}
 	e := examined(t, c, o)
