@@ -49,7 +49,7 @@ type Answer struct {
 	// Secret is the password towards the backend; "" is the client's own. It is used only where the client's own has been
 	// checked here or by the source.
 	Secret string
-	// Master is the master user to log in as, with Secret as its password, for User; "" for none.
+	// Master is the master user to log in as, with Secret as its password, for User, who must be named then; "" for none.
 	Master string
 	// Hash is the user's stored password, to be checked here: {SCHEME}… or a crypt(3) form; "" for none.
 	Hash string
