@@ -5,13 +5,11 @@ package directory
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/popgate/popgate/auth"
@@ -91,20 +89,7 @@ func ldapEntries(t *testing.T, o Opened) {
 			t.Errorf("%s: got %v, want an error with %q that is no outage", name, err, problem)
 		}
 	}
-	ctx := aMinute(t)
-	var wg sync.WaitGroup
-	for i := range 100 {
-		wg.Go(func() {
-			if i%2 == 0 {
-				if a, err := o.Lookup(ctx, sqlAsk("full@example.org")); err != nil || a.User != "full" {
-					t.Errorf("got %v, %v", a, err)
-				}
-			} else if _, err := o.Lookup(ctx, sqlAsk(fmt.Sprintf("n%d@example.org", i))); !errors.Is(err, auth.ErrUnknownUser) {
-				t.Errorf("got %v, want an unknown user", err)
-			}
-		})
-	}
-	wg.Wait()
+	manyAtOnce(t, o, "full")
 }
 
 func ldapDomains(t *testing.T, c LDAPConfig) {
