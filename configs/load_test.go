@@ -303,6 +303,7 @@ func TestLoadDirectories(t *testing.T) {
 		{"directories: [{name: a, type: file, file: {path: x}, lookups: 0}]", "directories[0].lookups", "from 1 to"},
 		{"directories: [{name: a, type: file, file: {path: x}, cache: {size: -1}}]", "directories[0].cache.size", "from 0 to"},
 		{"directories: [{name: a, type: file, file: {path: x}, cache: {stale_for: -1s}}]", "directories[0].cache.stale_for", "negative"},
+		{"directories: [{name: a, type: file, file: {path: x}, cache: {ttl: 2562047h}}]", "directories[0].cache.ttl", "ten years"},
 		{"directories: [{name: a, type: file, file: {path: x}, allowed_servers: [10.0.0.0/33]}]", "directories[0].allowed_servers[0]", "is no network"},
 		{"directories: [{name: a, type: file, file: {path: x}}, {name: a, type: file, file: {path: x}}]", "directories[1].name", "is the name of directories[0]"},
 	} {

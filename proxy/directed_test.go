@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -242,6 +243,38 @@ func TestMoving(t *testing.T) {
 	c.conn.Close()
 }
 
+// Whoever guesses the password of a user who is being moved has his failures counted where one of the two backends refuses it, even
+// though the other is down and it may be the right one there.
+func TestMovingToNowhere(t *testing.T) {
+	address, server, _ := countedMail(t)
+	server.Add("bob", "before")
+	bob := auth.Route{Backend: "old", Then: "new", Server: auth.Server{Address: address}, Login: auth.BackendLogin{User: "bob"}}
+	r := start(t, address, func(s *settings) {
+		s.router = &directed{answers: map[string]func(auth.Query) (auth.Route, error){"bob": as(bob, nil)}}
+		there := backend.DefaultConfig()
+		there.Name, there.Servers = "new", []backend.ServerConfig{{Address: "127.0.0.1:1", Weight: 1}}
+		s.more = []backend.Config{there}
+		s.limits.LoginsPerIP = rate(t, "2/h")
+		s.delay = 100 * time.Millisecond
+	})
+	for i, want := range []audit.Reason{audit.BackendDown, audit.BackendDown, audit.RateLimited} {
+		c := r.dial()
+		c.expect("+OK POP3 ready")
+		began := time.Now()
+		if got := c.try("bob", "guess"); !strings.HasPrefix(got, "-ERR [SYS/TEMP]") {
+			t.Errorf("login %d: got %q", i, got)
+		}
+		if took := time.Since(began); want == audit.BackendDown && took < 100*time.Millisecond {
+			t.Errorf("login %d: refused after %s, before its tick", i, took)
+		}
+		if e := r.next(); e.Reason != want {
+			t.Errorf("login %d: %q, want %q", i, e.Reason, want)
+		}
+		c.conn.Close()
+		r.next()
+	}
+}
+
 func TestMovedIsBounded(t *testing.T) {
 	var m moved
 	m.worked("first", "new")
@@ -272,5 +305,26 @@ func TestDirectoryWait(t *testing.T) {
 				t.Errorf("with a pause of %s asked for, the refusal left after %s, want %s", tt.wait, got, tt.want)
 			}
 		})
+	}
+}
+
+// A slip behind a login that the backend took lets the mailbox go, and gives the place at the server back.
+func TestPanicBehindLogin(t *testing.T) {
+	address, _, _ := countedMail(t)
+	r := start(t, address)
+	r.audit.hook = func(e *audit.Event) error {
+		if e.Name == audit.LoginAccepted {
+			panic("a slip")
+		}
+		return nil
+	}
+	c := r.dial()
+	c.expect("+OK POP3 ready")
+	c.send("USER alice@example.org\r\nPASS secret\r\n")
+	for e := r.next(); e.Name != audit.SessionClosed; {
+		e = r.next()
+	}
+	if s := r.snap.Backends.Status()[0].Servers[0]; s.Sessions != 0 {
+		t.Errorf("%d sessions are counted at the server, want none", s.Sessions)
 	}
 }

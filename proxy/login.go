@@ -47,7 +47,12 @@ var loginStages = [...]string{
 func (s *session) login(ctx context.Context, creds auth.Credentials) error {
 	l := &login{s: s, creds: creds, came: time.Now()}
 	defer creds.Secret.Wipe()
-	defer func() { l.route.Login.Secret.Wipe() }()
+	defer func() {
+		l.route.Login.Secret.Wipe()
+		if s.relay == nil && l.conn != nil { // after a panic, too: it holds a place at the server
+			_ = l.conn.Close()
+		}
+	}()
 	s.phase.Store(phaseLoggingIn)
 	return l.finish(ctx, l.run(ctx))
 }
@@ -116,7 +121,9 @@ func (l *login) logIn(ctx context.Context) error {
 		if err := l.enter(ctx); err != nil {
 			return err
 		}
-		err = l.logInAt(ctx)
+		if err = l.logInAt(ctx); err != nil && !wrongPassword(err) {
+			err = fmt.Errorf("%w: %w", errHalfRefused, err)
+		}
 	}
 	switch {
 	case wrongPassword(err):
@@ -234,7 +241,7 @@ func (l *login) wait(o outcome, cause error) {
 	if !o.paced {
 		return
 	}
-	due := l.s.gw.pace.due(l.came, l.s.snap.FailureDelay, l.route.Backend, fromBackend(cause))
+	due := l.s.gw.pace.due(l.came, l.s.snap.FailureDelay, l.route.Backend, o.code == pop3.CodeAuth && fromBackend(cause))
 	if asked := l.came.Add(min(l.route.Wait, maxWait)); asked.After(due) {
 		due = asked
 	}

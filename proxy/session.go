@@ -201,7 +201,8 @@ func (s *session) end(err error) (stage, bool) {
 	}
 	o := outcomeOf(err)
 	switch {
-	case s.relay != nil: // it has closed what is to be closed in an orderly way
+	case s.relay != nil: // it has closed what is to be closed in an orderly way, unless it panicked
+		_ = s.relay.conn.Close()
 	case errors.Is(err, errQuit), errors.Is(err, errTooManyFailures), o.says():
 		s.closeGently()
 	}

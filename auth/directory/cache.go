@@ -88,6 +88,12 @@ func (m *cache) key(q *auth.Query) key {
 	text := func(s string) { b = fmt.Appendf(b, "%d:%s", len(s), s) }
 	if m.vary&VaryClient != 0 {
 		text(q.Client.Addr.Addr().String())
+		subject, fingerprint := "", ""
+		if t := q.Client.TLS; t != nil { // a service is told the certificate: who has none must not share the answer of who has one
+			subject, fingerprint = t.Subject, t.Fingerprint
+		}
+		text(subject)
+		text(fingerprint)
 	}
 	if m.vary&VarySNI != 0 {
 		text(q.Client.ServerName())
@@ -204,7 +210,25 @@ func (f *flight) wait(ctx context.Context) found {
 	case <-f.done:
 	case <-ctx.Done():
 		return found{how: Fresh, err: ctx.Err()}
-	case <-f.by.Done(): // a source that does not look at its context holds up nobody
+	case <-f.by.Done():
+		return f.overdue(ctx)
+	}
+	return f.found
+}
+
+// landing is the time that a flight has to say by itself why it comes to nothing, when its own is over: that it never had its turn,
+// which is not held against the source, or what the source made of its deadline.
+const landing = 50 * time.Millisecond
+
+// overdue ends a flight whose source does not look at its context: it holds up nobody.
+func (f *flight) overdue(ctx context.Context) found {
+	t := time.NewTimer(landing)
+	defer t.Stop()
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return found{how: Fresh, err: ctx.Err()}
+	case <-t.C:
 		f.late()
 	}
 	return f.found

@@ -315,6 +315,29 @@ func TestLookupsAreBounded(t *testing.T) {
 	})
 }
 
+// Lookups that never had their turn, as in a flood, say nothing of the source, nor do answers that come at the very end.
+func TestFloodIsNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &fakeSource{lookup: func(ctx context.Context, _ *auth.Query) (Answer, error) {
+			<-ctx.Done()
+			return Answer{}, asContent(ctx.Err())
+		}}
+		d := cacheOver(t, source, VaryUser, func(c *Config) { c.Lookups = 1; c.Timeout = time.Second })
+		var wg sync.WaitGroup
+		for i := range 200 {
+			wg.Go(func() {
+				if _, err := d.Lookup(context.Background(), askFor(t, fmt.Sprint("u", i), "")); !errors.Is(err, auth.ErrDirectoryDown) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := d.Trouble(); err != nil {
+			t.Errorf("%d lookups, trouble: %v", source.calls.Load(), err)
+		}
+	})
+}
+
 // A source that does not even look at its deadline holds up nobody longer than that, and takes no more than its places.
 func TestDeafSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -333,7 +356,7 @@ func TestDeafSource(t *testing.T) {
 		if source.calls.Load() != 2 {
 			t.Errorf("%d lookups hang, want 2", source.calls.Load())
 		}
-		if took := time.Since(began); took > 20*time.Second || d.Trouble() == nil {
+		if took := time.Since(began); took > 20*(time.Second+landing) || d.Trouble() == nil {
 			t.Errorf("20 lookups took %s, trouble: %v", took, d.Trouble())
 		}
 		close(wake)
@@ -511,6 +534,8 @@ func TestVary(t *testing.T) {
 		change func(*auth.Query)
 	}{
 		{VaryClient, func(q *auth.Query) { q.Client.Addr = netip.MustParseAddrPort("192.0.2.8:4711") }},
+		{VaryClient, func(q *auth.Query) { q.Client.TLS.Subject = "CN=anna" }},
+		{VaryClient, func(q *auth.Query) { q.Client.TLS.Fingerprint = "0123" }},
 		{VarySNI, func(q *auth.Query) { q.Client.TLS.ServerName = "pop.example.org" }},
 		{VaryListener, func(q *auth.Query) { q.Client.Listener = "office" }},
 		{VarySecret, func(q *auth.Query) { q.Secret = auth.NewSecret([]byte("Secret")) }},

@@ -139,6 +139,10 @@ func (c *checker) check(a *Answer) error {
 	if a.Master != "" && a.Secret == "" {
 		return fmt.Errorf("it names the master user %q without a password for it", clip(a.Master))
 	}
+	if a.Master != "" && a.User == "" {
+		// A lookup may find a user by a part of the name, or in other letters: as typed, the name could be another user's mailbox.
+		return fmt.Errorf("it names the master user %q without the user whose mailbox that is to open", clip(a.Master))
+	}
 	return c.server(a)
 }
 

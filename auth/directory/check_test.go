@@ -86,6 +86,7 @@ func TestCheckFields(t *testing.T) {
 		{Answer{User: "a b"}, "its user"},
 		{Answer{User: "a\x00"}, "its user"},
 		{Answer{Master: "a\tb", Secret: "x"}, "its master"},
+		{Answer{Master: "boss", Secret: "x"}, "without the user whose mailbox"},
 		{Answer{Secret: "geheim\r\n"}, "its secret has a control byte"},
 		{Answer{Hash: "{PLAIN}geheim\x7f"}, "its hash has a control byte"},
 		{Answer{Tenant: "\x1b[31m"}, "its tenant"},

@@ -206,6 +206,7 @@ func (c *Config) validateType(fault func(key, problem string)) {
 const (
 	maxLookups = 100_000
 	maxCached  = 50_000_000
+	maxKept    = 10 * 366 * 24 * time.Hour // sums of which are times, too
 )
 
 func (c CacheConfig) validate(fault func(key, problem string)) {
@@ -218,6 +219,9 @@ func (c CacheConfig) validate(fault func(key, problem string)) {
 	}{{"ttl", c.TTL}, {"negative_ttl", c.NegativeTTL}, {"stale_for", c.StaleFor}} {
 		if d.value < 0 {
 			fault(d.key, "is negative; write a duration such as 5m, or 0 to turn it off")
+		}
+		if d.value > maxKept {
+			fault(d.key, fmt.Sprintf("is %s, and longer than ten years nothing is kept", d.value))
 		}
 	}
 }

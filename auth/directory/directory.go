@@ -49,7 +49,7 @@ type Answer struct {
 	// Secret is the password towards the backend; "" is the client's own. It is used only where the client's own has been
 	// checked here or by the source.
 	Secret string
-	// Master is the master user to log in as, with Secret as its password, for User; "" for none.
+	// Master is the master user to log in as, with Secret as its password, for User, who must be named then; "" for none.
 	Master string
 	// Hash is the user's stored password, to be checked here: {SCHEME}… or a crypt(3) form; "" for none.
 	Hash string
@@ -80,7 +80,7 @@ type Vary uint8
 // What an answer can depend on. The user's name is always part of it, in all its forms (Typed, Local, Domain).
 const (
 	VaryUser     Vary = 1 << iota
-	VaryClient        // the client's address, without its port
+	VaryClient        // the client's address, without its port, and its certificate
 	VarySNI           // the server name the client asked for
 	VaryListener      // the listener's name
 	VarySecret        // the password: the source is told it

@@ -71,7 +71,7 @@ func newFile(name string, c FileConfig, log *slog.Logger) (Opened, error) {
 func (f *file) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
 	t, n := *f.current(), &q.Name
 	if place, ok := t.user(n); ok {
-		return t.at(place).Answer, nil
+		return ownMailbox(t.at(place).Answer, n), nil
 	}
 	if n.Domain == "" {
 		return Answer{}, auth.ErrUnknownUser
@@ -87,6 +87,14 @@ func (f *file) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
 		return forUser(t.at(place).Answer, n), nil
 	}
 	return Answer{}, auth.ErrUnknownUser
+}
+
+// ownMailbox has a master user open the mailbox of the name that was looked up, where the answer names none.
+func ownMailbox(a Answer, n *auth.Name) Answer {
+	if a.Master != "" && a.User == "" {
+		a.User = lowered(n.Full())
+	}
+	return a
 }
 
 // user finds the entry of a user, with the detail of the name or without it.

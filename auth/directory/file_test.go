@@ -86,7 +86,7 @@ func TestFile(t *testing.T) {
 		{"ALICE+news@EXAMPLE.org", Answer{Backend: "old", User: "al,ice", Tenant: `a "tenant"`, Moving: true}},
 		{"Alice+Work@example.org", Answer{Backend: "work"}},
 		{"bob@xn--bcher-kva.example", Answer{Server: "10.0.0.5:110", TLS: "none", Hash: "{SSHA}x", Tenant: "t", AllowNets: nets}},
-		{"Carol", Answer{Backend: "new", Secret: "pa$$ word", Master: "boss", Hash: "$6$x$y", Disabled: true}},
+		{"Carol", Answer{Backend: "new", User: "carol", Secret: "pa$$ word", Master: "boss", Hash: "$6$x$y", Disabled: true}},
 		{"carol@example.com", Answer{}},
 		{"Dave@example.org", Answer{Backend: "domainwide", User: "Dave/example.org"}},
 		{"x@example.net", Answer{}},

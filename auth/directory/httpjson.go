@@ -56,7 +56,11 @@ func (h *httpSource) lookupJSON(ctx context.Context, q *auth.Query, secret []byt
 	case http.StatusForbidden:
 		return Answer{Wait: seconds(said.header.Get("Retry-After"))}, refused("", nil)
 	}
-	return Answer{}, fmt.Errorf("the answer has the status %d; it must be 200, 403 or 404", said.status)
+	err = fmt.Errorf("the answer has the status %d; it must be 200, 403 or 404", said.status)
+	if said.status == http.StatusBadRequest || said.status == http.StatusUnprocessableEntity {
+		err = asContent(err) // it does not like the name, which anybody can type
+	}
+	return Answer{}, err
 }
 
 // jsonRequest writes the question.

@@ -76,7 +76,7 @@ func TestJSONRequest(t *testing.T) {
 func TestJSONStatus(t *testing.T) {
 	s := newService(t, nil, nil)
 	o := openHTTP(t, jsonForm(s))
-	for status, want := range map[int]error{404: auth.ErrUnknownUser, 403: auth.ErrWrongPassword, 401: nil, 204: nil, 301: nil, 500: nil, 503: nil} {
+	for status, want := range map[int]error{404: auth.ErrUnknownUser, 403: auth.ErrWrongPassword, 400: nil, 401: nil, 422: nil, 204: nil, 301: nil, 500: nil, 503: nil} {
 		s.will(answering(status, "", "Retry-After: 7"))
 		got, err := o.Lookup(t.Context(), asks(t, "alice@example.org", ""))
 		if err == nil || errors.Is(err, auth.ErrUnknownUser) != (want == auth.ErrUnknownUser) || errors.Is(err, auth.ErrWrongPassword) != (want == auth.ErrWrongPassword) {
@@ -87,6 +87,9 @@ func TestJSONStatus(t *testing.T) {
 		}
 		if want == nil && !strings.Contains(err.Error(), fmt.Sprint(status)) {
 			t.Errorf("%d: %v", status, err)
+		}
+		if errors.As(err, new(contentError)) != (status == 400 || status == 422) {
+			t.Errorf("%d: whose fault is %v", status, err)
 		}
 	}
 }

@@ -37,13 +37,13 @@ func (h *httpSource) lookupNginx(ctx context.Context, q *auth.Query, secret []by
 			return Answer{}, err
 		}
 	}
-	return Answer{}, fmt.Errorf("%w again and again", errAgain)
+	return Answer{}, asContent(fmt.Errorf("%w again and again", errAgain))
 }
 
 // pause waits, but not for longer than ctx leaves time for an answer behind it.
 func pause(ctx context.Context, d time.Duration) error {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
-		return fmt.Errorf("%w for %s, which is longer than the directory's timeout", errAgain, d)
+		return asContent(fmt.Errorf("%w for %s, which is longer than the directory's timeout", errAgain, d))
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -146,7 +146,7 @@ func (h *httpSource) nginxAnswer(header http.Header, secret []byte) (Answer, err
 	for _, name := range []string{"Auth-Status", "Auth-Server", "Auth-Port", "Auth-User", "Auth-Pass", "Auth-Wait"} {
 		value, err := single(header, name)
 		if err != nil {
-			return Answer{}, err
+			return Answer{}, asContent(err)
 		}
 		values[name] = value
 	}
@@ -162,7 +162,7 @@ func (h *httpSource) nginxAnswer(header http.Header, secret []byte) (Answer, err
 	}
 	server, err := h.server(values["Auth-Server"], values["Auth-Port"])
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, asContent(err)
 	}
 	return Answer{Server: server, User: values["Auth-User"], Secret: values["Auth-Pass"], Verified: true}, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/auth/passwd"
 )
 
@@ -58,18 +59,18 @@ func (v *View) Directory(name string) *Directory {
 }
 
 // Prepare opens the directories of configs, and asks none of them. One whose config is that of a directory in use is that
-// directory, with all it remembers. The error is Faults, all there are. What is not used after all is closed when its
+// directory, with all it remembers. The error is auth.Faults, all there are. What is not used after all is closed when its
 // view is forgotten.
 func (k *Keeper) Prepare(configs []Config) (*View, error) {
 	v := &View{}
-	var faults Faults
+	var faults auth.Faults
 	for i := range configs {
 		d := k.inUse(&configs[i])
 		if d == nil {
 			var err error
 			if d, err = k.openDirectory(configs[i]); err != nil {
 				key := fmt.Sprintf("directories[%d].%s", i, configs[i].Type)
-				faults = append(faults, &Fault{key, fmt.Errorf("directory %s: %w", configs[i].Name, err)})
+				faults = append(faults, &auth.Fault{Key: key, Err: fmt.Errorf("directory %s: %w", configs[i].Name, err)})
 				continue
 			}
 		}
@@ -79,34 +80,6 @@ func (k *Keeper) Prepare(configs []Config) (*View, error) {
 		return nil, faults
 	}
 	return v, nil
-}
-
-// A Fault is a directory that cannot be opened.
-type Fault struct {
-	// Key is where it stands, such as "directories[0].file".
-	Key string
-	Err error
-}
-
-// Error returns the key and the cause.
-func (f *Fault) Error() string { return f.Key + ": " + f.Err.Error() }
-
-// Unwrap returns the cause.
-func (f *Fault) Unwrap() error { return f.Err }
-
-// Faults are all that one call of Prepare cannot open.
-type Faults []*Fault
-
-// Error returns the faults, a line each.
-func (f Faults) Error() string { return errors.Join(f.Unwrap()...).Error() }
-
-// Unwrap returns the faults.
-func (f Faults) Unwrap() []error {
-	errs := make([]error, len(f))
-	for i, one := range f {
-		errs[i] = one
-	}
-	return errs
 }
 
 // inUse returns the directory in use that has this very config.

@@ -170,7 +170,7 @@ func TestPrepareKeeps(t *testing.T) {
 	none := c
 	none.Type = "nonesuch"
 	_, err = k.Prepare([]Config{c, missing, none})
-	var faults Faults
+	var faults auth.Faults
 	if !errors.As(err, &faults) || len(faults) != 2 || faults[0].Key != "directories[1].file" || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}

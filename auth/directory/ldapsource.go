@@ -42,7 +42,7 @@ func (s *ldapSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error) 
 	}
 	answer, err := s.answer(entry)
 	if err != nil {
-		return Answer{}, fmt.Errorf("entry %s: %w", clip(entry.DN), err)
+		return Answer{}, asContent(fmt.Errorf("entry %s: %w", clip(entry.DN), err))
 	}
 	if s.verify != nil && q.Secret != nil {
 		if err := s.check(ctx, entry.DN, q.Secret); err != nil {
@@ -104,8 +104,8 @@ func (s *ldapSource) find(ctx context.Context, filter filterTemplate, name auth.
 	})
 	if len(entries) >= limit && (err == nil || errors.Is(err, ldap.ErrSizeLimitExceeded) || ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded)) {
 		if limit > 1 {
-			return nil, fmt.Errorf("search %s: more than one entry matches, such as %s and %s; make the filter narrower",
-				s.base, clip(entries[0].DN), clip(entries[1].DN))
+			return nil, asContent(fmt.Errorf("search %s: more than one entry matches, such as %s and %s; make the filter narrower",
+				s.base, clip(entries[0].DN), clip(entries[1].DN)))
 		}
 		return entries[0], nil
 	}

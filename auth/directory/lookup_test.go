@@ -38,7 +38,7 @@ func TestAdmission(t *testing.T) {
 		{"a stored password for the right one", true, Answer{Hash: hash, Secret: "s"}, "right", nil, true, true},
 		{"a stored password for a wrong one", true, Answer{Hash: hash, Secret: "s"}, "wrong", auth.ErrWrongPassword, false, false},
 		{"a stored password, unchecked", false, Answer{Hash: hash, Secret: "s"}, "right", auth.ErrDirectoryDown, false, false},
-		{"a stored password without a hash", true, Answer{Secret: "s", Master: "m"}, "right", auth.ErrDirectoryDown, false, false},
+		{"a stored password without a hash", true, Answer{Secret: "s", User: "anna", Master: "m"}, "right", auth.ErrDirectoryDown, false, false},
 		{"a stored password, nobody asking", true, Answer{Hash: hash, Secret: "s"}, "", nil, false, false},
 		{"a source that was not told the password and says it is right", false, Answer{Secret: "s", Verified: true}, "any", auth.ErrDirectoryDown, false, false},
 		{"the right network", true, Answer{Hash: hash, AllowNets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, "right", nil, true, false},

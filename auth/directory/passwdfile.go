@@ -92,7 +92,10 @@ func (f *passwdFile) Lookup(_ context.Context, q *auth.Query) (Answer, error) {
 	if r.pattern {
 		r.fill(&q.Name)
 	}
-	return r.Answer, nil
+	if f.local {
+		return r.Answer, nil // the line is that of many names: it has to say whose mailbox it is
+	}
+	return ownMailbox(r.Answer, &q.Name), nil
 }
 
 // KnowsDomain says whether there are users in the domain.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -130,6 +131,17 @@ func TestPopmapConfig(t *testing.T) {
 	}
 }
 
+// mapFault opens a map that cannot be read.
+func mapFault(t *testing.T, open func(string, PopmapConfig, *slog.Logger) (Opened, error), text, want string) {
+	t.Helper()
+	c := defaultPopmap()
+	c.Path = filepath.Join(t.TempDir(), "map")
+	writeFile(t, c.Path, text)
+	if _, err := open("m", c, nil); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%.40q: %v, want %q", text, err, want)
+	}
+}
+
 func TestPopmapFaults(t *testing.T) {
 	for text, want := range map[string]string{
 		"alice\n":                       "map:1: is not",
@@ -140,13 +152,7 @@ func TestPopmapFaults(t *testing.T) {
 		"a@X.org:h\na@x.ORG:h\n":        "map:2: ",
 		strings.Repeat("k", 400) + ":h": "key of 400 bytes",
 	} {
-		path := filepath.Join(t.TempDir(), "map")
-		writeFile(t, path, text)
-		c := defaultPopmap()
-		c.Path = path
-		if _, err := newPopmap("m", c, nil); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%.40q: %v, want %q", text, err, want)
-		}
+		mapFault(t, newPopmap, text, want)
 	}
 }
 
@@ -200,17 +206,11 @@ func TestPopmapREFaults(t *testing.T) {
 		"a: b\x01\n":                        "control byte",
 		strings.Repeat("y", 5000) + ": b\n": "cut off",
 	} {
-		path := filepath.Join(t.TempDir(), "map")
-		writeFile(t, path, text)
-		c := defaultPopmap()
-		c.Path = path
-		if _, err := newPopmapRE("m", c, nil); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%.40q: %v, want %q", text, err, want)
-		}
+		mapFault(t, newPopmapRE, text, want)
 	}
 	o := openMap(t, "popmap_re", "a$: h\n^(.*)x: $1/$1\n", nil)
 	q := query(t, "bx")
-	if a, err := o.Lookup(t.Context(), &q); err == nil || errors.Is(err, auth.ErrUnknownUser) || !strings.Contains(err.Error(), "map:2 makes") {
+	if a, err := o.Lookup(t.Context(), &q); err == nil || errors.Is(err, auth.ErrUnknownUser) || !strings.Contains(err.Error(), "map:2 makes") || !errors.As(err, new(contentError)) {
 		t.Errorf("a substitute that makes no host: %v, %v", a, err)
 	}
 }

@@ -60,7 +60,7 @@ func (m *popmapRE) Lookup(ctx context.Context, q *auth.Query) (Answer, error) {
 		}
 		a, err := m.p.value(value)
 		if err != nil {
-			return Answer{}, fmt.Errorf("%s:%d makes of %q an answer that %w", m.path, line, clip(key), err)
+			return Answer{}, asContent(fmt.Errorf("%s:%d makes of %q an answer that %w", m.path, line, clip(key), err))
 		}
 		return m.p.answer(ctx, a, q)
 	}

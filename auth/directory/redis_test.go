@@ -171,6 +171,9 @@ func TestRedisContent(t *testing.T) {
 		if err == nil || errors.Is(err, auth.ErrUnknownUser) || !strings.Contains(err.Error(), user+"@example.org") || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s: %v", user, err)
 		}
+		if errors.As(err, new(contentError)) == (user == "endless") {
+			t.Errorf("%s: whose fault is %v", user, err)
+		}
 	}
 	if err := client.HSet(ctx, "popgate:user:alice@example.org", "backend", "new").Err(); err != nil {
 		t.Fatal(err)

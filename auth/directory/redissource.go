@@ -135,14 +135,14 @@ func (r *redisSource) read(ctx context.Context, key string) (Answer, error) {
 			return Answer{}, errNoKey
 		}
 		if err != nil {
-			return Answer{}, err
+			return Answer{}, wrongType(err)
 		}
 		answer, err := jsonAnswer(text)
 		return answer, asContent(err)
 	}
 	values, err := r.client.HGetAll(ctx, key).Result()
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, wrongType(err)
 	}
 	if len(values) == 0 { // there are no empty hashes
 		return Answer{}, errNoKey
@@ -158,6 +158,14 @@ func (r *redisSource) read(ctx context.Context, key string) (Answer, error) {
 	}
 	answer, err := f.result()
 	return answer, asContent(err)
+}
+
+// wrongType tells the error of a key that holds something else: a name can be the rest of another key, and anybody can type it.
+func wrongType(err error) error {
+	if redis.HasErrorPrefix(err, "WRONGTYPE") {
+		return asContent(err)
+	}
+	return err
 }
 
 // redisError is err, if it cannot hold a piece of an answer: what the library cannot read it shows.

@@ -36,7 +36,7 @@ func (s *sqlSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error) {
 	found, err := s.ask(ctx, &s.users, q, func(rows *sql.Rows) (err error) {
 		answer, err = readRow(rows)
 		if err == nil && rows.Next() {
-			err = errors.New("the query gives more than one row; have it give the one that holds")
+			err = asContent(errors.New("the query gives more than one row; have it give the one that holds"))
 		}
 		return err
 	})
@@ -127,6 +127,9 @@ func (s *sqlSource) verdict(ctx context.Context, err error, args []any) error {
 		err = fmt.Errorf("%w: %w", err, ended) // drivers call it a broken connection
 	}
 	cause := s.hide.clean(err)
+	if errors.As(err, new(contentError)) {
+		return asContent(cause)
+	}
 	if refusesValue(err, args) {
 		return fmt.Errorf("the database takes no such name (%w): %w", cause, auth.ErrUnknownUser)
 	}
@@ -150,8 +153,9 @@ func readRow(rows *sql.Rows) (Answer, error) {
 	var f fields
 	for i, name := range names {
 		if err := f.set(strings.ToLower(name), values[i].String); err != nil { // NULL is ""
-			return Answer{}, fmt.Errorf("the query's column %w", err)
+			return Answer{}, asContent(fmt.Errorf("the query's column %w", err))
 		}
 	}
-	return f.result()
+	answer, err := f.result()
+	return answer, asContent(err)
 }

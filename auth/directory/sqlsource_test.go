@@ -112,7 +112,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("pgbouncer", func(t *testing.T) {
 		c := newPgBouncer(t, d)
 		c.Query, c.Prepare = usersQueryFor(driverPostgres), false
-		manyAtOnce(t, openTestSQL(t, c))
+		manyAtOnce(t, openTestSQL(t, c), "u1")
 	})
 	faultsSQL(t, d)
 }
@@ -181,7 +181,7 @@ func conformsSQL(t *testing.T, d *database) {
 		}
 	})
 	t.Run("wrong queries", func(t *testing.T) { wrongQueries(t, d) })
-	t.Run("many at once", func(t *testing.T) { manyAtOnce(t, o) })
+	t.Run("many at once", func(t *testing.T) { manyAtOnce(t, o, "u1") })
 }
 
 // wrongQueries gives answers that make no sense. None of them may be an unknown user, which a cache would believe.
@@ -209,18 +209,21 @@ func wrongQueries(t *testing.T, d *database) {
 		if err == nil || errors.Is(err, auth.ErrUnknownUser) || !strings.Contains(err.Error(), tt.problem) || strings.Contains(err.Error(), "xxxx") {
 			t.Errorf("%.60s: got %v, want an error with %q", tt.query, err, tt.problem)
 		}
+		if content := tt.problem != "" && tt.problem != "nowhere"; err != nil && tt.problem != "" && errors.As(err, new(contentError)) != content {
+			t.Errorf("%.60s: whose fault is %v", tt.query, err)
+		}
 	}
 }
 
-// manyAtOnce has more lookups under way than there are connections.
-func manyAtOnce(t *testing.T, o Opened) {
+// manyAtOnce has more lookups under way than there are connections. told is the backend's name for full@example.org.
+func manyAtOnce(t *testing.T, o Opened, told string) {
 	t.Helper()
 	ctx := aMinute(t)
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
 			if i%2 == 0 {
-				if a, err := o.Lookup(ctx, sqlAsk("full@example.org")); err != nil || a.User != "u1" {
+				if a, err := o.Lookup(ctx, sqlAsk("full@example.org")); err != nil || a.User != told {
 					t.Errorf("got %v, %v", a, err)
 				}
 			} else if _, err := o.Lookup(ctx, sqlAsk(fmt.Sprintf("n%d@example.org", i))); !errors.Is(err, auth.ErrUnknownUser) {

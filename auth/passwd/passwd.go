@@ -105,13 +105,6 @@ func (c *Checker) acquire(ctx context.Context, w work) (release func(), err erro
 	}, nil
 }
 
-// Valid says what Check would say about the hash itself, without a password: nil, or an error as Check returns it. Sources
-// that read whole files use it to name the line.
-func Valid(hash string) error {
-	_, err := parse(hash)
-	return err
-}
-
 // A work is a hash taken apart: what checking it takes, and how that is done. It is within the bounds of this package.
 type work struct {
 	threads int64 // workers that it keeps busy; 0 where it is done in microseconds

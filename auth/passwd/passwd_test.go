@@ -63,9 +63,6 @@ func TestKnown(t *testing.T) {
 // holds is what must be true of any hash of a secret.
 func holds(t *testing.T, c *Checker, hash, secret string) {
 	t.Helper()
-	if err := Valid(hash); err != nil {
-		t.Errorf("Valid(%q) = %v", hash, err)
-	}
 	if err := c.Check(t.Context(), hash, []byte(secret)); err != nil {
 		t.Errorf("Check(%q, %q) = %v", hash, secret, err)
 	}
@@ -206,7 +203,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("Check(%.80q) = %v, want %v", tt.hash, err, tt.want)
 			continue
 		}
-		if Valid(tt.hash) == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "9042") {
+		if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "9042") {
 			t.Errorf("Check(%.80q) says %v", tt.hash, err)
 		}
 	}

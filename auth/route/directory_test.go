@@ -99,7 +99,9 @@ func TestDirected(t *testing.T) {
 		{"both@example.org", auth.Route{Backend: "old", Tenant: "first", Directory: "first", Login: login("both@example.org")}, nil},
 		{"late@example.org", auth.Route{Backend: "old", Tenant: "t", Directory: "second", Login: login("late@example.org")}, nil},
 		{"rest@example.org", auth.Route{Label: "routes[2]", Backend: "new", Login: login("rest@example.org")}, nil},
-		{"nobody@example.org", auth.Route{}, auth.ErrUnknownUser},
+		{"nobody@example.org", auth.Route{Backend: "old"}, auth.ErrUnknownUser}, // to be refused at its pace
+		{"nobody@example.net", auth.Route{}, auth.ErrUnknownUser},
+		{"nobody@example.com", auth.Route{}, auth.ErrUnknownUser},
 		// A directory that cannot tell ends the chain: the next one may know another user of that name.
 		{"down@example.org", auth.Route{Backend: "old", Tenant: "t", Directory: "first"}, auth.ErrDirectoryDown},
 		{"wrong@example.org", auth.Route{Backend: "old", Tenant: "t", Directory: "first", Wait: time.Second, Login: login("wrong@example.org")}, auth.ErrWrongPassword},

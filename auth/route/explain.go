@@ -33,6 +33,7 @@ type Step struct {
 // Explain tells how the table comes to its answer: every route in order, up to the one that decides; and the answer, or why
 // there is none, which are what Route would have returned. Directories are asked.
 func (t *Table) Explain(ctx context.Context, q auth.Query) (steps []Step, answer auth.Route, err error) {
+	var unknown auth.Route
 	for _, r := range t.routes {
 		s := r.explain(q)
 		if !s.Matches {
@@ -41,11 +42,12 @@ func (t *Table) Explain(ctx context.Context, q auth.Query) (steps []Step, answer
 		}
 		if answer, err = t.decide(ctx, r, q, &s); s.Unknown {
 			steps = append(steps, s)
+			unknown.Backend = or(unknown.Backend, r.config.Backend)
 			continue
 		}
 		return append(steps, s), answer, err
 	}
-	return steps, auth.Route{}, auth.ErrUnknownUser
+	return steps, unknown, auth.ErrUnknownUser
 }
 
 // decide is the answer of a route whose conditions hold.

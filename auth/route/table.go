@@ -83,9 +83,11 @@ func (t *Table) add(r *route) {
 // know the user. The client's own secret is left to the caller, who wipes the one of the answer. The error wraps
 // auth.ErrUnknownUser where no route takes the user, or where the route that does cannot make a backend's name of the
 // user's; auth.ErrWrongPassword or auth.ErrNetwork where a directory refuses the client; auth.ErrDirectoryDown where a
-// directory cannot tell, so that no other may be asked. The route beside it says as much as is known then.
+// directory cannot tell, so that no other may be asked. The route beside it says as much as is known then: of a user whom no
+// directory knows, the backend where others like him are, whose pace his refusal keeps.
 func (t *Table) Route(ctx context.Context, q auth.Query) (answer auth.Route, err error) {
 	c := t.candidates(q.Name.Domain)
+	var unknown auth.Route
 	for n := c.next(); n >= 0; n = c.next() {
 		r := t.routes[n]
 		if r.fails(&q) != "" {
@@ -98,8 +100,9 @@ func (t *Table) Route(ctx context.Context, q auth.Query) (answer auth.Route, err
 		if answer, err = r.ask(ctx, q, &t.known, nil); !errors.Is(err, auth.ErrUnknownUser) || answer.Directory != "" {
 			return answer, err
 		}
+		unknown.Backend = or(unknown.Backend, r.config.Backend)
 	}
-	return auth.Route{}, auth.ErrUnknownUser
+	return unknown, auth.ErrUnknownUser
 }
 
 // answer fills in a, which is zero: a route is too large to be passed on from hand to hand at each login.

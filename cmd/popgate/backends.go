@@ -1,12 +1,8 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -14,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/proxy/admin"
 )
 
@@ -47,9 +42,7 @@ changed about the servers themselves within a week, by what they say to checks: 
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(list)
+				return printJSON(cmd.OutOrStdout(), list)
 			}
 			return backendsTable(cmd.OutOrStdout(), list)
 		},
@@ -85,29 +78,6 @@ func drainCommand(from *running, use, short, long, done string, drained bool) *c
 			return err
 		},
 	}
-}
-
-// running says which running gateway is asked.
-type running struct{ file, socket string }
-
-// dial finds it.
-func (r running) dial(ctx context.Context) (*admin.Client, error) {
-	section := admin.SocketConfig{Socket: r.socket}
-	switch {
-	case r.file != "":
-		c, err := configs.Load(r.file, os.Environ())
-		if err != nil {
-			return nil, err
-		}
-		section = c.Admin
-	case r.socket == "":
-		section.Socket = os.Getenv("POPGATE_ADMIN_SOCKET")
-	}
-	client, err := dialAny(ctx, section.Paths(os.Getenv))
-	if errors.Is(err, admin.ErrNoGateway) {
-		return nil, fmt.Errorf("%w; say with --config FILE or --socket PATH which gateway to ask", err)
-	}
-	return client, err
 }
 
 // backendsTable prints a line for each server.

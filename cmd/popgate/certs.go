@@ -18,7 +18,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/proxy/admin"
 	"github.com/popgate/popgate/proxy/certs"
 )
@@ -128,52 +127,27 @@ may read (0600). A wildcard's files have "_" for "*". DIR is made if it is missi
 }
 
 // source says where the certificates are asked for.
-type source struct{ file, socket, stateDir string }
+type source struct {
+	running
+	stateDir string
+}
 
 // open finds the running gateway, or the storage of one that does not run.
 func (s source) open(ctx context.Context, stderr io.Writer) (admin.Certificates, error) {
 	if s.stateDir != "" {
 		return offline(certs.DefaultConfig(), s.stateDir)
 	}
-	section := admin.SocketConfig{Socket: s.socket}
-	var c *configs.Config
-	switch {
-	case s.file != "":
-		var err error
-		if c, err = configs.Load(s.file, environ(true)); err != nil {
-			return nil, err
-		}
-		section = c.Admin
-	case s.socket == "":
-		section.Socket = os.Getenv("POPGATE_ADMIN_SOCKET")
-	}
-	client, err := dialAny(ctx, section.Paths(os.Getenv))
+	client, c, err := s.find(ctx)
 	switch {
 	case err == nil:
 		return client, nil
 	case !errors.Is(err, admin.ErrNoGateway):
 		return nil, err
-	}
-	if c == nil {
+	case c == nil:
 		return nil, fmt.Errorf("%w; say with --config FILE or --state-dir DIR where the certificates are stored, or with --socket PATH where a gateway listens", err)
 	}
 	_, _ = fmt.Fprintln(stderr, "note: no gateway runs with this config; this is what is stored") // stdout is for programs
 	return offline(c.TLS, c.StateDir)
-}
-
-// dialAny finds a running gateway on one of the sockets. A gateway that may not be asked counts for more than none.
-func dialAny(ctx context.Context, paths []string) (*admin.Client, error) {
-	var first error
-	for _, path := range paths {
-		client, err := admin.Dial(ctx, path)
-		if err == nil {
-			return client, nil
-		}
-		if first == nil || errors.Is(first, admin.ErrNoGateway) && !errors.Is(err, admin.ErrNoGateway) {
-			first = err
-		}
-	}
-	return nil, first
 }
 
 // stored are the certificates of a gateway that does not run.
@@ -239,7 +213,7 @@ func orDash(text string) string {
 	return text
 }
 
-// plain makes what a CA has said fit for one line of a terminal.
+// plain makes what others have said fit for one line of a terminal.
 func plain(text string) string {
 	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 }
@@ -249,9 +223,14 @@ func certsJSON(w io.Writer, list []certs.Status) error {
 	for i, s := range list {
 		all[i] = admin.Certificate(s)
 	}
+	return printJSON(w, all)
+}
+
+// printJSON prints a value for programs.
+func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	return enc.Encode(all)
+	return enc.Encode(v)
 }
 
 // writePair writes a certificate and its key, once they fit each other, and returns the files' names.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/popgate/popgate/auth/directory"
+	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/certs"
@@ -57,26 +57,19 @@ func filesOf(c *configs.Config) error {
 			add(p.Key, p.Problem)
 		}
 	}
-	if _, err := backend.New(nil, nil).Prepare(c.Backends); err != nil {
-		var fs backend.Faults
-		if !errors.As(err, &fs) {
+	_, errBackends := backend.New(nil, nil).Prepare(c.Backends)
+	_, done, errTable := openTable(c)
+	if errTable == nil {
+		done()
+	}
+	for _, err := range []error{errBackends, errTable} {
+		var fs auth.Faults
+		if err != nil && !errors.As(err, &fs) {
 			return err
 		}
 		for _, f := range fs {
 			add(f.Key, f.Err.Error())
 		}
-	}
-	_, done, err := openTable(c)
-	var fs directory.Faults
-	switch {
-	case errors.As(err, &fs):
-		for _, f := range fs {
-			add(f.Key, f.Err.Error())
-		}
-	case err != nil:
-		return err
-	default:
-		done()
 	}
 	if len(faults) > 0 {
 		return faults

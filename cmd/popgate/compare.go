@@ -99,7 +99,7 @@ type side struct {
 }
 
 func openSide(file string, from *asClient) (*side, error) {
-	c, err := configs.Load(file, os.Environ())
+	c, err := configs.Load(file, environ(true))
 	if err != nil {
 		return nil, err
 	}

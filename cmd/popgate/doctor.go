@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/popgate/popgate/auth"
@@ -65,7 +63,7 @@ func (d *consultation) run(cmd *cobra.Command, which string) error {
 	if d.timeout <= 0 || d.timeout > 30*time.Second {
 		return fmt.Errorf("--timeout %v: write more than 0 and at most 30s", d.timeout)
 	}
-	c, err := configs.Load(d.file, os.Environ())
+	c, err := configs.Load(d.file, environ(true))
 	if err != nil {
 		return err
 	}
@@ -90,9 +88,7 @@ func (d *consultation) run(cmd *cobra.Command, which string) error {
 		return err
 	}
 	if d.asJSON {
-		enc := json.NewEncoder(cmd.OutOrStdout())
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(exams); err != nil {
+		if err := printJSON(cmd.OutOrStdout(), exams); err != nil {
 			return err
 		}
 	}
@@ -158,8 +154,7 @@ func passwordIn(file string) (*auth.Secret, error) {
 
 // examine examines all, and prints each when it is done, and the lines to write behind the last of a backend.
 func (d *consultation) examine(ctx context.Context, stdout, stderr io.Writer, patients []patient, o backend.DoctorOptions) ([]*backend.Exam, error) {
-	f, terminal := stderr.(*os.File)
-	terminal = terminal && isatty.IsTerminal(f.Fd())
+	terminal := isTerminal(stderr)
 	exams, from := []*backend.Exam{}, 0
 	for i, p := range patients {
 		if o.WrongAs != "" {
@@ -242,40 +237,26 @@ func wrap(text, indent string) string {
 // changesText prints the lines to write for one backend.
 func changesText(w io.Writer, exams []*backend.Exam) error {
 	var b strings.Builder
-	b.WriteByte('\n')
-	keys := map[string][]backend.Change{}
-	var order []string
-	servers := map[string]string{}
-	for _, e := range exams {
-		for _, c := range e.Changes {
-			if len(keys[c.Key]) == 0 {
-				order = append(order, c.Key)
-			}
-			if !slices.ContainsFunc(keys[c.Key], func(o backend.Change) bool { return o.Value == c.Value }) {
-				keys[c.Key] = append(keys[c.Key], c)
-				servers[c.Key+c.Value] = e.Server
-			}
-		}
+	name := plain(exams[0].Backend)
+	order, keys, greeted := advised(exams)
+	switch {
+	case greeted == 0:
+		fmt.Fprintf(&b, "\n  Nothing can be said about what to write for backend %s.\n", name)
+	case len(order) == 0:
+		fmt.Fprintf(&b, "\n  Nothing to change for backend %s in the config file.\n", name)
+	default:
+		fmt.Fprintf(&b, "\n  Lines to write for this backend:\n\n  backends:\n    - name: %s\n", name)
 	}
-	if len(order) == 0 {
-		fmt.Fprintf(&b, "  Nothing to change for backend %s in the config file.\n", plain(exams[0].Backend))
-		_, err := io.WriteString(w, b.String())
-		return err
-	}
-	fmt.Fprintf(&b, "  Lines to write for this backend:\n\n  backends:\n    - name: %s\n", plain(exams[0].Backend))
 	for _, key := range order {
-		if key == "tls_pin_sha256" {
-			keys[key] = joined(keys[key])
-		}
 		for i, c := range keys[key] {
 			about := ""
-			if len(keys[key]) > 1 {
-				about = servers[c.Key+c.Value] + ": "
+			if len(c.servers) < greeted { // not all are alike
+				about = strings.Join(c.servers, ", ") + ": "
 			}
 			fmt.Fprintf(&b, "      # %s\n", wrap(about+c.Reason, "      # "))
 			comment := ""
 			if i > 0 {
-				comment = "# or, in a backend of its own: "
+				comment = "# or, for these servers in a backend of their own: "
 			}
 			fmt.Fprintf(&b, "      %s%s: %s\n", comment, c.Key, c.Value)
 		}
@@ -284,13 +265,40 @@ func changesText(w io.Writer, exams []*backend.Exam) error {
 	return err
 }
 
-// joined makes one list of several keys' lists.
-func joined(all []backend.Change) []backend.Change {
-	var values []string
-	for _, c := range all {
-		values = append(values, strings.Trim(c.Value, "[]"))
+// An advice is a line to write, and for which servers.
+type advice struct {
+	backend.Change
+	servers []string
+}
+
+// advised puts together what the servers of one backend want: the keys in order, the values of each, and how many servers
+// have said something.
+func advised(exams []*backend.Exam) (order []string, keys map[string][]*advice, greeted int) {
+	keys = map[string][]*advice{}
+	for _, e := range exams {
+		if e.Facts.Greeting != "" {
+			greeted++
+		}
+		for _, c := range e.Changes {
+			if keys[c.Key] == nil {
+				order = append(order, c.Key)
+			}
+			i := slices.IndexFunc(keys[c.Key], func(o *advice) bool { return o.Value == c.Value })
+			switch {
+			case i >= 0:
+			case c.Key == "tls_pin_sha256" && len(keys[c.Key]) > 0: // one list has the keys of all
+				i = 0
+				one := keys[c.Key][0]
+				if pin := strings.Trim(c.Value, "[]"); !strings.Contains(one.Value, pin) {
+					one.Value = strings.TrimSuffix(one.Value, "]") + ", " + pin + "]"
+				}
+			default:
+				i = len(keys[c.Key])
+				keys[c.Key] = append(keys[c.Key], &advice{Change: c})
+			}
+			one := keys[c.Key][i]
+			one.servers = append(one.servers, plain(e.Server))
+		}
 	}
-	one := all[0]
-	one.Value = "[" + strings.Join(values, ", ") + "]"
-	return []backend.Change{one}
+	return order, keys, greeted
 }

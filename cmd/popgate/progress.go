@@ -27,10 +27,16 @@ const progressEvery = 200 * time.Millisecond
 
 func newProgress(w io.Writer, what string, total int64) *progress {
 	p := &progress{what: what, total: total, began: time.Now()}
-	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+	if isTerminal(w) {
 		p.w = w
 	}
 	return p
+}
+
+// isTerminal says that somebody looks on while w is written.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // at says that another read bytes are done, and n things in all, as text says.

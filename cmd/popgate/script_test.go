@@ -28,6 +28,19 @@ func TestMain(m *testing.M) {
 //	dovecot plain|default|tls|xclient|proxy
 //	                            start Dovecot with that mail on $BACKEND; its log is $DOVECOT_LOG
 //	mailutils                   start GNU Mailutils' pop3d, with STLS, on $MAILUTILS
+//	dovecotas VAR PASSWORD [MASTER SECRET]
+//	                            start one of several, with passwords of its own, on $VAR; its log is $VAR_LOG
+//	mailserver VAR ACCOUNTS     start a quick POP3 server on $VAR
+//	fickle VAR HOST:PORT|good|refuses|silent|dies|mute
+//	                            a server with faults on $VAR (scripttest_fickle_test.go)
+//	postgres [STATEMENTS]       start PostgreSQL, its socket in $PGDIR
+//	stream NAME start|more|stop ARG...
+//	                            logins all the time (scripttest_stream_test.go)
+//	sample FILE|DIR...          copy files of other programs' packages to $OLD
+//	oldproxy ADDRESS PROGRAM ARG...
+//	                            start another proxy without root's rights, and wait for it (scripttest_migrate_test.go)
+//	retry HOST:PORT USER        log in until it works
+//	until REGEXP PROGRAM ARG... run a program until it prints that
 //	start NAME PROGRAM ARG...   start a program, its output in NAME.log
 //	signal SIGNAL NAME          send it a signal
 //	[!] running NAME            say whether it has not ended yet
@@ -66,7 +79,16 @@ func TestScript(t *testing.T) {
 			"crowd":       cmdCrowd,
 			"dovecot":     cmdDovecot,
 			"mailutils":   cmdMailutils,
+			"dovecotas":   cmdDovecotAs,
+			"mailserver":  cmdMailserver,
+			"fickle":      cmdFickle,
+			"postgres":    cmdPostgres,
+			"stream":      cmdStream,
+			"retry":       cmdRetry,
+			"until":       cmdUntil,
 			"start":       cmdStart,
+			"sample":      cmdSample,
+			"oldproxy":    cmdOldproxy,
 			"signal":      cmdSignal,
 			"running":     cmdRunning,
 			"audit":       cmdAudit,
@@ -89,7 +111,8 @@ func TestScript(t *testing.T) {
 
 // setupScript lays out one script's world.
 func setupScript(env *testscript.Env) error {
-	s := &stage{t: env.T(), work: env.WorkDir, programs: map[string]*program{}, clients: map[string]*popClient{}}
+	s := &stage{t: env.T(), work: env.WorkDir, programs: map[string]*program{}, clients: map[string]*popClient{},
+		streams: map[string]*stream{}, fickle: map[string]*fickle{}}
 	env.Values[stageKey{}] = s
 	env.Defer(s.close)
 

@@ -36,6 +36,8 @@ type stage struct {
 	work     string
 	programs map[string]*program
 	clients  map[string]*popClient
+	streams  map[string]*stream
+	fickle   map[string]*fickle
 	folders  []string // outside work, to be removed
 	servers  []func() error
 	ca       *authority

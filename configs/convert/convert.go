@@ -5,6 +5,8 @@ package convert
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,6 +121,9 @@ func (d *draft) head(files []string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Made by popgate import from %s's %s.\n", d.program, strings.Join(files, ", "))
 	b.WriteString("# Before it is used: popgate check -c FILE, popgate doctor -c FILE, and popgate route -c FILE USER for some users.\n")
+	if len(d.directories) > 0 {
+		b.WriteString("# A server that only a directory knows: popgate doctor -c FILE BACKEND/HOST:PORT.\n")
+	}
 	if len(d.todo) > 0 {
 		b.WriteString("#\n# To do:\n")
 		for _, t := range d.todo {
@@ -265,6 +270,20 @@ func short(d time.Duration) string {
 func privateNetworks(d *draft, why string) *yaml.Node {
 	d.todoOnce("allowed_servers: " + why + " popgate goes only to servers that are listed there: put in just the networks of yours")
 	return texts("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1", "fd00::/8")
+}
+
+// endpoint is a host and a port to listen on; no host is all of them. popgate takes addresses: only of one name is it sure whose it is.
+func (d *draft) endpoint(host, port string) string {
+	switch host {
+	case "", "*", "::", "0.0.0.0":
+		return ":" + port
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		d.todoOnce("listeners: write the address of " + host + ": popgate listens on addresses, not on names")
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // names gives out names that are not taken yet.

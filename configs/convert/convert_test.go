@@ -80,6 +80,23 @@ func TestSamplesOfPackages(t *testing.T) {
 	}
 }
 
+// A host to listen on becomes an address, or the reader is asked for it.
+func TestListenHosts(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"mail { auth_http a:1; server { protocol pop3; listen localhost:1110; } }", `address: "127.0.0.1:1110"`},
+		{"mail { auth_http a:1; server { protocol pop3; listen pop.example.org:1110; } }", "To do:\n#   - listeners: write the address of pop.example.org"},
+		{"mail { auth_http a:1; server { protocol pop3; listen [::]:1110; } }", `address: ":1110"`},
+	} {
+		file := filepath.Join(t.TempDir(), "it.conf")
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := convert.Nginx([]string{file}); err != nil || !strings.Contains(string(got), tt.want) {
+			t.Errorf("%s: %v\n%s\nwant %q", tt.text, err, got, tt.want)
+		}
+	}
+}
+
 // load has popgate read what was converted.
 func load(t *testing.T, text []byte) {
 	t.Helper()

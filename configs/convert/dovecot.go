@@ -227,11 +227,12 @@ func (c *dovecot) listen(root *section) {
 		for _, l := range s.all("inet_listener") {
 			if ports[l.name] == nil {
 				order = append(order, l.name)
+				ports[l.name] = &section{kind: l.kind, name: l.name}
 			}
-			ports[l.name] = l
+			// A block that is there again adds to the one before.
+			ports[l.name].settings = append(ports[l.name].settings, l.settings...)
 		}
 	}
-	trusted := strings.Fields(root.value("haproxy_trusted_networks"))
 	for _, name := range order {
 		l := ports[name]
 		tls, port := "starttls", l.value("port")
@@ -244,27 +245,37 @@ func (c *dovecot) listen(root *section) {
 		if port == "0" || port == "" {
 			continue // that is how a listener is turned off
 		}
-		address := ":" + port
-		if hosts := strings.Fields(strings.NewReplacer(",", " ").Replace(l.value("address"))); len(hosts) > 0 {
-			if hosts[0] != "*" && hosts[0] != "::" {
-				address = net.JoinHostPort(strings.Trim(hosts[0], "[]"), port)
+		for _, address := range c.addresses(or(l.value("address"), root.value("listen")), port) {
+			m := fields("name", c.names.next(name), "address", address, "tls", tls, "default_domain", c.domain)
+			if l.value("haproxy") == "yes" {
+				m.Content = append(m.Content, text("proxy_protocol_from"), c.balancers(root))
 			}
-			for _, more := range hosts[1:] {
-				if address != ":"+port {
-					c.left(l.place, "address "+more, "a listener has one address: write another for it")
-				}
-			}
+			c.listeners = append(c.listeners, m)
 		}
-		m := fields("name", name, "address", address, "tls", tls, "default_domain", c.domain)
-		if l.value("haproxy") == "yes" {
-			if len(trusted) == 0 {
-				trusted = []string{"127.0.0.1"}
-				c.todoOnce("listeners: put the addresses of your load balancers into proxy_protocol_from")
-			}
-			m.Content = append(m.Content, text("proxy_protocol_from"), texts(trusted...))
-		}
-		c.listeners = append(c.listeners, m)
 	}
+}
+
+// addresses are those of a list of hosts, with a port. All hosts are one address: IPv4 and IPv6.
+func (c *dovecot) addresses(hosts, port string) []string {
+	all := ":" + port
+	var found []string
+	for _, host := range strings.Fields(strings.ReplaceAll(hosts, ",", " ")) {
+		found = append(found, c.endpoint(strings.Trim(host, "[]"), port))
+	}
+	if found == nil || slices.Contains(found, all) {
+		return []string{all}
+	}
+	return found
+}
+
+// balancers are the networks that PROXY headers come from.
+func (c *dovecot) balancers(root *section) *yaml.Node {
+	trusted := strings.Fields(strings.ReplaceAll(root.value("haproxy_trusted_networks"), ",", " "))
+	if len(trusted) == 0 {
+		trusted = []string{"127.0.0.1"}
+		c.todoOnce("listeners: put the addresses of your load balancers into proxy_protocol_from")
+	}
+	return texts(trusted...)
 }
 
 // certificates carries the certificate of a block over. Dovecot 2.3 writes "<" before a file whose contents are meant.
@@ -277,7 +288,11 @@ func (c *dovecot) certificates(s *section) {
 		if pair[0] == "ssl_cert" || pair[0] == "ssl_alt_cert" {
 			if !strings.HasPrefix(cert, "<") || !strings.HasPrefix(key, "<") {
 				x, _ := s.find(pair[0])
-				c.left(x.place, pair[0], "popgate takes certificate and key from files")
+				why := "popgate takes certificate and key from files"
+				if key == "" {
+					why = "doveconf -n hides where " + pair[1] + " is: print it with doveconf -nP"
+				}
+				c.left(x.place, pair[0], why)
 				continue
 			}
 		}
@@ -427,7 +442,7 @@ func (c *dovecot) static(s *section) {
 		}
 	}
 	name := c.names.next("mail")
-	c.backends = append(c.backends, fields("name", name, "tls", tls,
+	c.backends = append(c.backends, fields("name", name, "tls", tls, "client_info", xclient(),
 		"servers", list([]*yaml.Node{flow(fields("address", net.JoinHostPort(extra["host"], or(extra["port"], port))))})))
 	username := ""
 	if to := extra["destuser"]; to != "" {
@@ -478,9 +493,14 @@ func (c *dovecot) directory(kind string, section *yaml.Node) {
 	name, backend := c.names.next("users"), c.names.next("mail")
 	c.directories = append(c.directories, fields("name", name, "type", kind, "verify", truth(true),
 		"allowed_servers", privateNetworks(c.draft, "Dovecot goes wherever the passdb says;"), kind, section))
-	c.backends = append(c.backends, commented(fields("name", backend, "directory_servers", truth(true)),
+	c.backends = append(c.backends, commented(fields("name", backend, "directory_servers", truth(true), "client_info", xclient()),
 		"no servers of its own: the directory names one for each user"))
 	c.routes = append(c.routes, flow(fields("directory", name, "backend", backend)))
+}
+
+// xclient is what a Dovecot that proxies does without being told.
+func xclient() *yaml.Node {
+	return commented(word("xclient"), "as Dovecot does; servers offer it to login_trusted_networks only")
 }
 
 // sql makes a directory of a passdb that asks a database.

@@ -186,10 +186,7 @@ func (n *nginx) listen(s scope) []string {
 			n.left(l.place, l.String(), "popgate listens on TCP addresses with a port")
 			continue
 		}
-		address := net.JoinHostPort(host, port)
-		if host == "" {
-			address = ":" + port
-		}
+		address := n.endpoint(host, port)
 		if n.listening[address] {
 			continue // the other of "995" and "[::]:995"
 		}

@@ -158,6 +158,9 @@ func (p *perdition) instance(options []option) {
 		p.left(p.options["protocol"].place, "protocol "+protocol, "popgate speaks POP3 only: nothing of this file is carried over")
 		return
 	}
+	if !p.has("protocol") {
+		p.todoOnce(p.file + " names no protocol: this is for its POP3; where it runs as perdition.pop3s too (/etc/default/perdition), import a copy with the line \"protocol POP3S\" along with it")
+	}
 	for _, o := range options {
 		p.explain(o)
 	}
@@ -211,10 +214,7 @@ func (p *perdition) listen(protocol string) []string {
 	var made []string
 	for _, address := range strings.Split(p.value("bind_address", ":"+port), ",") {
 		host, own := splitServer(strings.TrimSpace(address), port)
-		address = net.JoinHostPort(host, own)
-		if host == "" || host == "0.0.0.0" {
-			address = ":" + own
-		}
+		address = p.endpoint(host, own)
 		if p.listening[address] {
 			p.left(place{p.file, 1}, "listens on "+address, "another instance is there already: it was passed over")
 			continue
@@ -271,16 +271,7 @@ func (p *perdition) tls() {
 // route makes the directory, the backend and the route of the instance.
 func (p *perdition) route(listeners []string, protocol string) {
 	directory := p.directory()
-	tls, port := "", "110"
-	switch {
-	case p.mode("ssl_outgoing", "ssl_all"):
-		tls, port = "implicit", "995"
-	case p.mode("tls_outgoing", "tls_all", "tls_outgoing_force", "tls_all_force"):
-		tls = "starttls"
-	case protocol == "POP3S" && !p.has("ssl_mode"):
-		port = "110" // TLS ends here, as ever
-	}
-	port = portNumber(p.value("outgoing_port", port))
+	tls, port := p.outgoing(protocol, directory)
 	var servers []*yaml.Node
 	for _, s := range strings.Split(p.value("outgoing_server", ""), ",") {
 		if s = strings.TrimSpace(s); s != "" {
@@ -315,6 +306,26 @@ func (p *perdition) route(listeners []string, protocol string) {
 		}
 	}
 	p.routes = append(p.routes, flow(fields("listeners", all, "backend", backend, "username", username)))
+}
+
+// outgoing is how TLS starts towards servers, and the port of those without one.
+func (p *perdition) outgoing(protocol, directory string) (tls, port string) {
+	port, usual := "110", "110" // Perdition's, and what popgate takes for a host that a directory names
+	if protocol == "POP3S" {
+		port = "995" // whatever ssl_mode says
+	}
+	switch {
+	case p.mode("ssl_outgoing", "ssl_all"), protocol == "POP3S" && !p.has("ssl_mode"):
+		tls, usual = "implicit", "995"
+	case p.mode("tls_outgoing", "tls_all", "tls_outgoing_force", "tls_all_force"):
+		tls = "starttls"
+	}
+	port = portNumber(p.value("outgoing_port", port))
+	if directory != "" && port != usual {
+		p.todoOnce(fmt.Sprintf("%s: a host without a port is port %s for Perdition (outgoing_port) and %s for popgate: write the port into the map, as host:%[2]s",
+			p.file, port, usual))
+	}
+	return tls, port
 }
 
 // state says that an option holds in a state.

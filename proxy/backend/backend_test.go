@@ -54,11 +54,17 @@ func script(lines string) *scripted {
 // listen starts the server on a loopback address, and stops it with the test.
 func (s *scripted) listen(t testing.TB) string {
 	t.Helper()
+	s.t = t
+	return listen(t, s.serve)
+}
+
+// listen has serve answer at an address, until the test ends. Connections are served at once.
+func listen(t testing.TB, serve func(net.Conn)) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.t = t
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -66,7 +72,7 @@ func (s *scripted) listen(t testing.TB) string {
 			if err != nil {
 				return
 			}
-			serving.Go(func() { s.serve(c) })
+			serving.Go(func() { serve(c) })
 		}
 	})
 	t.Cleanup(func() {

@@ -59,7 +59,7 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Backends {
 		drained:  map[string]*atomic.Bool{},
 		guests:   newGuests(),
 		profiles: newProfiles(),
-		good:     goodLogins{seed: maphash.MakeSeed(), slots: make([]atomic.Uint64, goodSlots)},
+		good:     goodLogins{seed: maphash.MakeSeed()},
 	}
 	b.view.Store(&View{})
 	if reg != nil {
@@ -73,50 +73,16 @@ func (b *Backends) now() time.Duration {
 	return time.Since(b.epoch) + 1
 }
 
-// A Fault is something that Prepare cannot use.
-type Fault struct {
-	// Key is where it stands, such as "backends[0].tls_ca".
-	Key string
-	Err error
-}
-
-// Error returns the key and the cause.
-func (f *Fault) Error() string {
-	return f.Key + ": " + f.Err.Error()
-}
-
-// Unwrap returns the cause.
-func (f *Fault) Unwrap() error {
-	return f.Err
-}
-
-// Faults are all that one call of Prepare cannot use.
-type Faults []*Fault
-
-// Error returns the faults, a line each.
-func (f Faults) Error() string {
-	return errors.Join(f.Unwrap()...).Error()
-}
-
-// Unwrap returns the faults.
-func (f Faults) Unwrap() []error {
-	errs := make([]error, len(f))
-	for i, one := range f {
-		errs[i] = one
-	}
-	return errs
-}
-
 // Prepare makes a view of configs, reading the files they name. Nothing that runs changes until the view is used.
-// The error is Faults, all there are. Servers that are in use already keep what is known of them.
+// The error is auth.Faults, all there are. Servers that are in use already keep what is known of them.
 func (b *Backends) Prepare(configs []Config) (*View, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v := &View{pools: make(map[string]*Pool, len(configs))}
-	var faults Faults
+	var faults auth.Faults
 	for i := range configs {
 		at := fmt.Sprintf("backends[%d].", i)
-		fault := func(key string, err error) { faults = append(faults, &Fault{Key: at + key, Err: err}) }
+		fault := func(key string, err error) { faults = append(faults, &auth.Fault{Key: at + key, Err: err}) }
 		c := configs[i]
 		valid := true
 		c.Validate(func(key, problem string) {
@@ -213,6 +179,7 @@ func (b *Backends) Use(v *View) {
 	}
 	b.mu.Unlock()
 	b.view.Store(v)
+	v.refresh() // a check may have had news since Prepare
 	select {
 	case b.changed <- struct{}{}:
 	default:
@@ -224,6 +191,7 @@ type View struct {
 	pools map[string]*Pool
 	list  []*Pool // in the order of the configuration
 
+	news       atomic.Bool // caps are to be computed anew
 	refreshing sync.Mutex
 	caps       atomic.Pointer[pop3.Capabilities]
 }
@@ -243,10 +211,19 @@ func (v *View) Capabilities() pop3.Capabilities {
 	return nil
 }
 
-// refresh recomputes what Capabilities returns.
+// refresh recomputes what Capabilities returns. Where that is being done already, it is done once more behind it, whoever
+// else asks meanwhile: thousands of servers may have news at once.
 func (v *View) refresh() {
-	v.refreshing.Lock() // so that nobody stores what was computed before another's news
-	defer v.refreshing.Unlock()
+	v.news.Store(true)
+	for v.news.Load() && v.refreshing.TryLock() { // so that nobody stores what was computed before another's news
+		if v.news.Swap(false) {
+			v.compute()
+		}
+		v.refreshing.Unlock()
+	}
+}
+
+func (v *View) compute() {
 	var sets []pop3.Capabilities
 	for _, p := range v.list {
 		for _, m := range p.members {

@@ -13,6 +13,7 @@ type candidate struct {
 	*member
 	score float64 // by its hash
 	load  float64 // sessions for its weight
+	late  bool    // its server is starting, and has no share of the account yet
 	tried bool
 }
 
@@ -84,12 +85,17 @@ func (p *Pool) byLoad(all []candidate) []candidate {
 // belongs for that part of the accounts, and last for the others.
 func (p *Pool) inOrder(dst []candidate, account string) []candidate {
 	h := xxhash.Sum64String(account)
-	for _, late := range [...]bool{false, true} {
-		for _, m := range p.members {
-			if !p.drains(m) && late == (uniform(h, m.seed) >= p.share(m)) {
-				dst = append(dst, candidate{member: m})
-			}
+	for _, m := range p.members {
+		if p.drains(m) {
+			continue
 		}
+		c := candidate{member: m, late: uniform(h, m.seed) >= p.share(m)}
+		dst = append(dst, c)
+		i := len(dst) - 1
+		for ; i > 0 && dst[i-1].late && !c.late; i-- {
+			dst[i] = dst[i-1]
+		}
+		dst[i] = c
 	}
 	return dst
 }

@@ -213,3 +213,29 @@ func BenchmarkOrderLeast(b *testing.B) {
 		}
 	}
 }
+
+// TestFailoverWhileStarting holds that a login finds each server once, whatever becomes known of them meanwhile.
+func TestFailoverWhileStarting(t *testing.T) {
+	c := config("one.example.org", "two.example.org")
+	c.Balance, c.SlowStart = BalanceFailover, time.Hour
+	p := pool(t, c)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s := p.members[0].server
+		for range 100_000 {
+			s.since.Store(int64(p.backends.now()))
+			s.since.Store(0)
+		}
+	}()
+	for going := true; going; {
+		select {
+		case <-done:
+			going = false
+		default:
+		}
+		if order := p.order(nil, "alice@example.org"); len(order) != 2 || order[0].member == order[1].member {
+			t.Fatalf("got %v", order)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -278,4 +279,29 @@ func TestBannedMoving(t *testing.T) {
 			t.Errorf("got the state %q", s.State)
 		}
 	})
+}
+
+// TestGoodLogins holds that most of an ISP's users are known by the time that they come again, and that a day's bound and
+// another fingerprint are not.
+func TestGoodLogins(t *testing.T) {
+	const users = 300_000
+	var g goodLogins
+	random := rand.New(rand.NewPCG(1, 2))
+	prints := make([]uint64, users)
+	for i := range prints {
+		prints[i] = random.Uint64()
+		g.note(prints[i], time.Hour)
+	}
+	known, strangers := 0, 0
+	for _, print := range prints {
+		if g.knows(print, 2*time.Hour) {
+			known++
+		}
+		if g.knows(print, 26*time.Hour) || g.knows(random.Uint64(), time.Hour) {
+			strangers++
+		}
+	}
+	if known < users*7/10 || strangers != 0 {
+		t.Errorf("of %d users %d are known, and %d that should not be", users, known, strangers)
+	}
 }

@@ -59,13 +59,6 @@ func (b *breaker) succeed() {
 	b.mu.Unlock()
 }
 
-// networks is how many count now.
-func (b *breaker) networks() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.failed)
-}
-
 // site is the network that a client belongs to where one stranger shall not look like many: he may well have a whole /48,
 // or a few neighbouring addresses.
 func site(addr netip.Addr) netip.Prefix {

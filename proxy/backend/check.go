@@ -189,8 +189,9 @@ func (a *attempt) capa(ctx context.Context) error {
 		}
 		caps = oldCapabilities
 	}
-	a.member.server.caps.Store(&caps)
-	a.pool.backends.view.Load().refresh()
+	if before := a.member.server.caps.Swap(&caps); before == nil || !slices.Equal(*before, caps) {
+		a.pool.backends.view.Load().refresh()
+	}
 	if c := &a.pool.config; a.mode() == TLSNone && !c.proxies() && caps.Has("STLS") && !caps.Has("USER") {
 		// RFC 2449 section 6.3: a server lists USER where it takes it. Dovecot does not list it to addresses that it
 		// does not trust, so this is known before the first user fails. Behind a PROXY header it may trust the client.

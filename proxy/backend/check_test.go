@@ -3,10 +3,12 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -246,3 +248,57 @@ type remote struct {
 }
 
 func (r *remote) RemoteAddr() net.Addr { return r.addr }
+
+// TestCapabilitiesNews holds that a check without news computes nothing, since thousands of servers may be checked at once,
+// and that news that came between Prepare and Use is in the view.
+func TestCapabilitiesNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := config("mail.example.org")
+		b, v := running(t, func(address) (net.Conn, error) { return answer(t, capaScript), nil }, c)
+		next, err := b.Prepare([]Config{c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(checkSpread)
+		synctest.Wait()
+		known := v.caps.Load()
+		if !known.Has("PIPELINING") {
+			t.Fatalf("got %q", *known)
+		}
+		v.list[0].members[0].server.suspect()
+		<-time.After(2 * checkGap)
+		if v.caps.Load() != known {
+			t.Error("computed anew without news")
+		}
+		b.Use(next)
+		if !next.Capabilities().Has("PIPELINING") {
+			t.Errorf("got %q in the next view", next.Capabilities())
+		}
+	})
+}
+
+// TestRefreshAtOnce holds that the last news is in the capabilities, however many come at once.
+func TestRefreshAtOnce(t *testing.T) {
+	c := config()
+	for i := range 8 {
+		c.Servers = append(c.Servers, ServerConfig{Address: fmt.Sprintf("192.0.2.%d", i+1), Weight: 1})
+	}
+	v := use(t, New(nil, nil), c)
+	for range 200 {
+		var news sync.WaitGroup
+		for _, m := range v.list[0].members {
+			m.server.caps.Store(&oldCapabilities)
+		}
+		v.refresh()
+		for _, m := range v.list[0].members {
+			news.Go(func() {
+				m.server.caps.Store(&pop3.Capabilities{"PIPELINING", "TOP"})
+				v.refresh()
+			})
+		}
+		news.Wait()
+		if !v.Capabilities().Has("PIPELINING") {
+			t.Fatalf("got %q", v.Capabilities())
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/popgate/popgate/auth"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -146,11 +148,11 @@ func TestPrepareFaults(t *testing.T) {
 	if v != nil || err == nil {
 		t.Fatalf("got %v, %v, want an error", v, err)
 	}
-	var all Faults
+	var all auth.Faults
 	if !errors.As(err, &all) || len(all) != 3 {
 		t.Fatalf("got %d faults, want 3", len(all))
 	}
-	var f *Fault
+	var f *auth.Fault
 	if !errors.As(err, &f) || f.Key != "backends[1].tls_ca" || !errors.Is(f, fs.ErrNotExist) {
 		t.Errorf("got the fault %+v, want its key and cause", f)
 	}

@@ -55,14 +55,14 @@ func dial(ctx context.Context, d *dialer, a address) (net.Conn, error) {
 	if a.ip.IsValid() {
 		return d.connect(ctx, d, a.ip, a.text)
 	}
-	ips, err := d.backends.addresses(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	if d.plain.Timeout > 0 { // for all addresses together
+	if d.plain.Timeout > 0 { // for the look-up, where there must be one, and all addresses together
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.plain.Timeout)
 		defer cancel()
+	}
+	ips, err := d.backends.addresses(ctx, a)
+	if err != nil {
+		return nil, err
 	}
 	c, ip, err := d.race(ctx, ips, a.port)
 	if err != nil {
@@ -126,18 +126,29 @@ func (d *dialer) runner(ctx context.Context, to netip.AddrPort, results chan<- d
 }
 
 // telling is what failed connections to the addresses of one server say of it together: what we have too little of says
-// nothing, where another one says more.
+// nothing, where another one says more than that this machine has no way to its address, by IPv6 mostly.
 func telling(failed []error) error {
-	var theirs []error
+	var theirs, short []error
 	for _, err := range failed {
-		if !ours(err) {
+		switch {
+		case ours(err):
+			short = append(short, err)
+		case !pathless(err):
 			theirs = append(theirs, err)
 		}
 	}
-	if len(theirs) == 0 {
-		theirs = failed
+	switch {
+	case len(theirs) > 0:
+		return errors.Join(theirs...)
+	case len(short) > 0:
+		return errors.Join(short...)
 	}
-	return errors.Join(theirs...)
+	return errors.Join(failed...)
+}
+
+// pathless says that this machine has no address, or no route, of a family.
+func pathless(err error) bool {
+	return errors.Is(err, errNoSource) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
 // connect connects to one address, which text is as well. It leaves the choice of the local port to connect(2), with source addresses too: a port

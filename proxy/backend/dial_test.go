@@ -162,6 +162,14 @@ func TestTelling(t *testing.T) {
 	if err := telling([]error{none, refused}); ours(err) {
 		t.Errorf("got %v, want what the server did", err)
 	}
+	for _, pathless := range []error{syscall.ENETUNREACH, errNoSource} { // no IPv6 here
+		if err := telling([]error{pathless, none}); !ours(err) {
+			t.Errorf("got %v, which speaks against the server", err)
+		}
+		if err := telling([]error{pathless, refused}); ours(err) || !errors.Is(err, refused) {
+			t.Errorf("got %v, want that the server refuses", err)
+		}
+	}
 	if err := telling([]error{none, none}); !ours(err) {
 		t.Errorf("got %v, want what we have too little of", err)
 	}
@@ -324,4 +332,48 @@ func loopbacks() bool {
 	}
 	l.Close()
 	return true
+}
+
+// TestMuteAddress holds that an address that takes connections, and whose server never greets, does not keep logins from
+// the name's others.
+func TestMuteAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, config("mail.example.org"))
+		p.config.RetryAfter = 0
+		p.backends.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+			return addrs("192.0.2.1", "192.0.2.2"), nil
+		}
+		p.dialer.connect = func(_ context.Context, _ *dialer, to netip.AddrPort, _ string) (net.Conn, error) {
+			lines := allIn
+			if to.Addr().String() == "192.0.2.1" {
+				lines = "close"
+			}
+			return &remote{answer(t, lines), net.TCPAddrFromAddrPort(to)}, nil
+		}
+		_, err := p.Login(t.Context(), request())
+		refused(t, err, Down)
+		for range 2 {
+			c, err := p.Login(t.Context(), request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+	})
+}
+
+// TestLookupTimeout holds that a DNS that does not answer does not take longer than connect_timeout.
+func TestLookupTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t, config("mail.example.org"))
+		p.backends.lookup = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		start := time.Now()
+		_, err := p.Login(t.Context(), request())
+		if refused(t, err, Down); time.Since(start) > 2*p.config.ConnectTimeout { // it is tried again as a dead one
+			t.Errorf("took %v", time.Since(start))
+		}
+	})
 }

@@ -19,6 +19,8 @@ const (
 	doctorGuess = 3 * time.Second
 	// doctorName is whose name the server hears where no account was given to try.
 	doctorName = "popgate-doctor"
+
+	tooLong = "it took too long, and was ended"
 )
 
 // DoctorOptions say how far an examination goes.
@@ -239,11 +241,14 @@ func (x *exam) examine(ctx context.Context) {
 		{"a wrong password", x.wrong},
 	} {
 		if ctx.Err() != nil {
-			x.Facts.Error = "the examination took more than a minute, and was ended"
+			x.Facts.Error = tooLong
 			return
 		}
 		x.saying(probe.what)
 		probe.do(ctx)
+	}
+	if ctx.Err() != nil {
+		x.Facts.Error = tooLong
 	}
 }
 

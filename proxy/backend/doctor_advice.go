@@ -79,6 +79,8 @@ func (x *exam) judgeSTLS() {
 	f, c := &x.Facts, &x.pool.config
 	offered := f.Capabilities.Has("STLS")
 	switch {
+	case f.STLS == "":
+		x.found("STLS", "not tried")
 	case f.STLS == answerTaken && f.Injected:
 		x.odd(LevelOdd, "STLS", "works, and takes what came in clear behind it",
 			"who sits between a client and the server can slip commands in. popgate sends none there; clients that use the server directly are in danger: update it")

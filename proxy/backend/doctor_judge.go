@@ -33,6 +33,10 @@ func (x *exam) change(key, value, reason string) {
 // judge makes findings and changes of the facts.
 func (x *exam) judge() {
 	f := &x.Facts
+	if len(f.Addresses) == 0 {
+		x.odd(LevelBad, "address", "none", f.Error)
+		return
+	}
 	x.judgeAddress()
 	if f.Error != "" && f.Greeting == "" {
 		x.odd(LevelBad, "greeting", "none", f.Error)
@@ -49,16 +53,12 @@ func (x *exam) judge() {
 	x.judgeLogin()
 	x.judgeWrong()
 	if f.Error != "" {
-		x.odd(LevelOdd, "examination", "not finished", f.Error)
+		x.odd(LevelOdd, "examination", "not finished", f.Error+"; the rest is not known")
 	}
 }
 
 func (x *exam) judgeAddress() {
 	f := &x.Facts
-	if len(f.Addresses) == 0 {
-		x.odd(LevelBad, "address", "none", "the name cannot be looked up")
-		return
-	}
 	all := make([]string, len(f.Addresses))
 	for i, ip := range f.Addresses {
 		all[i] = ip.String()
@@ -115,6 +115,8 @@ func (x *exam) judgeCapabilities() {
 		}
 	case answerRefused:
 		x.odd(LevelOdd, "CAPA", "not known", "the server is of the time before 1998; popgate takes TOP and UIDL for granted there, and nothing else")
+	case "":
+		x.found("CAPA", "not asked")
 	default:
 		x.odd(LevelOdd, "CAPA", how(f.CAPA), "popgate's checks would wait for it and count as failed")
 		if x.pool.config.Check.Type == CheckCapa {

@@ -31,7 +31,7 @@ func TestProfileChanges(t *testing.T) {
 		t.Helper()
 		q := &quirky{}
 		q.upgraded(greeting, capa)
-		addr := q.listen(t)
+		addr := listen(t, q.serve)
 		if address == "" {
 			address = addr
 		}

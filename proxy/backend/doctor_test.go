@@ -3,9 +3,11 @@ package backend
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -36,30 +38,6 @@ type quirky struct {
 }
 
 const sound = "+OK\r\nTOP\r\nUIDL\r\nUSER\r\nPIPELINING\r\nSASL PLAIN\r\n.\r\n"
-
-// listen starts the server, and stops it with the test.
-func (q *quirky) listen(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { q.serve(c) })
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		serving.Wait()
-	})
-	return l.Addr().String()
-}
 
 func (q *quirky) serve(c net.Conn) {
 	defer func() { c.Close() }()
@@ -172,9 +150,18 @@ func TestDoctorHealthy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() { s.Close(); <-done })
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := s.Serve(l); !errors.Is(err, pop3mem.ErrServerClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		serving.Wait()
+	})
 
 	c := config(l.Addr().String())
 	c.TLS, c.TLSCA = TLSStart, ca.file
@@ -212,7 +199,7 @@ func TestDoctorSendsNoPassword(t *testing.T) {
 	q := &quirky{greeting: "+OK [XCLIENT] ready <1.2@example.org>\r\n", answers: map[string]string{
 		"CAPA": sound, "AUTH": "+OK\r\nPLAIN\r\n.\r\n", "USER": "+OK\r\n", "XCLIENT": "+OK\r\n", "PASS": "+OK\r\n",
 	}}
-	e := examined(t, config(q.listen(t)), DoctorOptions{})
+	e := examined(t, config(listen(t, q.serve)), DoctorOptions{})
 	changed(t, e, "client_info: xclient")
 	if !e.Facts.APOP || !slices.Equal(e.Facts.Mechanisms, []string{"PLAIN"}) || e.Facts.XClient != answerTaken {
 		t.Errorf("got %+v", e.Facts)
@@ -228,7 +215,7 @@ func TestDoctorSendsNoPassword(t *testing.T) {
 
 func TestDoctorOddServers(t *testing.T) {
 	ca := newCA(t, ecKey(t), "mail.example.org")
-	short := 300 * time.Millisecond // for what never comes
+	short := 2 * time.Second // for what never comes
 	ok := func(more map[string]string) map[string]string {
 		all := map[string]string{"CAPA": sound, "USER": "+OK\r\n"}
 		for verb, answer := range more {
@@ -285,7 +272,7 @@ func TestDoctorOddServers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := config(tt.server.listen(t))
+			c := config(listen(t, tt.server.serve))
 			if tt.set != nil {
 				tt.set(&c)
 			}
@@ -295,6 +282,26 @@ func TestDoctorOddServers(t *testing.T) {
 			}
 			changed(t, e, tt.changes...)
 		})
+	}
+}
+
+// A server that takes its time over everything is given up, and nothing is made of what it was not asked.
+func TestDoctorSlow(t *testing.T) {
+	q := &quirky{greeting: "+OK\r\n", answers: map[string]string{"CAPA": "-"}}
+	c := config(listen(t, q.serve))
+	c.TLS = TLSStart
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e, err := pool(t, c).Examine(ctx, c.Servers[0].Address, &DoctorOptions{Timeout: 30 * time.Second, Progress: func(what string) {
+		if what == "capabilities" {
+			cancel()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := finding(t, e, "examination"); f.Level != LevelOdd || e.Worst() != LevelOdd {
+		t.Errorf("got %+v of %+v", f, e.Findings)
 	}
 }
 
@@ -316,7 +323,7 @@ func TestDoctorLogin(t *testing.T) {
 	q := &quirky{greeting: "+OK\r\n", secure: ca.config, answers: map[string]string{
 		"CAPA": sound, "USER": "+OK\r\n", "PASS": "+OK\r\n", "STAT": "+OK 2 10\r\n", "UIDL": "+OK\r\n1 a\r\n2 a\r\n.\r\n", "TOP": "+OK\r\n\r\n.\r\n",
 	}}
-	c := config(q.listen(t))
+	c := config(listen(t, q.serve))
 	c.TLS = TLSStart // and nobody vouches for the certificate
 	o := DoctorOptions{WrongAs: "alice", Login: &auth.BackendLogin{User: "alice", Secret: auth.NewSecret([]byte("secret"))}}
 	e := examined(t, c, o)

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -12,6 +13,11 @@ const busyFor = 2 * time.Second
 func (a *attempt) settle(e *Error) {
 	s := a.member.server
 	a.count(e)
+	if a.raw != nil && e.Kind != Local {
+		if tcp, ok := a.raw.RemoteAddr().(*net.TCPAddr); ok {
+			s.name.shun(tcp.AddrPort().Addr().Unmap())
+		}
+	}
 	switch {
 	case e.Kind == Local:
 	case a.named:

@@ -92,6 +92,20 @@ type attempt struct {
 // mode is how TLS starts at the server.
 func (a *attempt) mode() string { return a.pool.planOf(a.member).mode }
 
+// loginInPlace is login with a place at the server, which is given back unless the connection has it from now on.
+func (a *attempt) loginInPlace(ctx context.Context) (c *Conn, err *Error) {
+	defer func() {
+		if c != nil {
+			return
+		}
+		if err == nil { // a panic, which ends one session and shall not cost the others a place for ever
+			a.close()
+		}
+		a.member.server.places.give()
+	}()
+	return a.login(ctx)
+}
+
 // login runs all steps. It returns nil for one of its results.
 func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
 	steps := a.pool.planOf(a.member).login

@@ -270,7 +270,9 @@ func (g *guests) of(backend string) []*member {
 // watchGuest checks a server that a directory has named, as others are, until it is forgotten or ctx ends.
 func (b *Backends) watchGuest(ctx context.Context, w watched) {
 	p, one, m := w.pool, w.guest, w.member
-	b.view.Load().refresh() // what it can do is not known yet
+	if m.server.caps.Load() == nil {
+		b.view.Load().refresh() // what it can do is not known yet
+	}
 	delay := rand.N(checkSpread)
 	for wait(ctx, delay, m.server.poke) && !one.gone.Load() {
 		if b.idle(one) {
@@ -282,5 +284,7 @@ func (b *Backends) watchGuest(ctx context.Context, w watched) {
 		}
 		delay = min(p.checkAgain(m), guestIdle/4)
 	}
-	b.view.Load().refresh()
+	if ctx.Err() == nil {
+		b.view.Load().refresh()
+	}
 }

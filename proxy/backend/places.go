@@ -123,6 +123,7 @@ func (p *places) wait(ctx context.Context, most int64, length int, timeout time.
 	p.queue.Remove(e)
 	p.waiting.Add(-1)
 	p.mu.Unlock()
+	p.call() // those behind may be under another limit, from behind a reload
 	return err
 }
 

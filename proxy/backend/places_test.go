@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -228,6 +229,51 @@ popgate_backend_wait_seconds_total{backend="old",server="one.example.org:110"} 5
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "popgate_backend_turned_away_total",
 			"popgate_backend_waits_total", "popgate_backend_wait_seconds_total"); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestPlaceOfPanic holds that a login that ends in a panic gives its place back, and its connection.
+func TestPlaceOfPanic(t *testing.T) {
+	p := pool(t, limited("one.example.org"))
+	n := &network{open: 1}
+	p.backends.dial = func(context.Context, *dialer, address) (net.Conn, error) { return slipping{counted{n: n}}, nil }
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("nothing panicked")
+			}
+		}()
+		_, _ = p.Login(t.Context(), request())
+	}()
+	if taken := p.members[0].server.places.taken.Load(); taken != 0 || n.open != 0 {
+		t.Errorf("%d places are taken and %d connections open, want none", taken, n.open)
+	}
+}
+
+// slipping panics when it is read from.
+type slipping struct{ counted }
+
+func (slipping) SetDeadline(time.Time) error { return nil }
+func (slipping) Read([]byte) (int, error)    { panic("a slip") }
+
+// TestQueueMixedLimits holds that a login from before a reload, which waits under a lower limit, does not hold up those
+// behind it once it has given up.
+func TestQueueMixedLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p places
+		for range 2 {
+			p.take(2)
+		}
+		first := make(chan error, 1)
+		go func() { first <- p.wait(t.Context(), 2, 10, time.Second) }()
+		synctest.Wait()
+		start := time.Now()
+		if err := p.wait(t.Context(), 4, 10, time.Minute); err != nil || time.Since(start) != time.Second {
+			t.Errorf("got %v after %v, want a place after a second", err, time.Since(start))
+		}
+		if err := <-first; !errors.Is(err, errNoPlace) || p.taken.Load() != 3 || p.waiting.Load() != 0 {
+			t.Errorf("got %v, with %d places taken and %d waiting", err, p.taken.Load(), p.waiting.Load())
 		}
 	})
 }

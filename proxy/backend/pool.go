@@ -125,13 +125,12 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 			}
 			c.tried = true
 			a := attempt{pool: p, member: c.member, req: req, as: &req.Login, secret: secret}
-			conn, err := a.login(ctx)
+			conn, err := a.loginInPlace(ctx)
 			if err == nil {
 				a.succeeded()
 				a.acceptedLogin()
 				return conn, nil
 			}
-			c.server.places.give()
 			a.refusedLogin(err)
 			a.failedLogin(err)
 			if a.passed || err.Kind == WrongPassword {

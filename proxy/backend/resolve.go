@@ -43,6 +43,19 @@ func (n *hostState) prefer(ip netip.Addr) {
 	}
 }
 
+// shun has the next connection begin with another address than ip, which answered, and whose server then did not greet. Which
+// one is left to chance: any of them may be down.
+func (n *hostState) shun(ip netip.Addr) {
+	known := n.last.Load()
+	if known == nil || len(*known) < 2 {
+		return
+	}
+	if i := slices.Index(*known, ip); i >= 0 {
+		next := (*known)[(i+1+rand.N(len(*known)-1))%len(*known)]
+		n.best.Store(&next)
+	}
+}
+
 // addresses are those of a's name as it was looked up last, the one that answered last first. A name that was never looked
 // up is looked up now.
 func (b *Backends) addresses(ctx context.Context, a address) ([]netip.Addr, error) {

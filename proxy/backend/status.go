@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -177,16 +178,18 @@ func (b *Backends) Trouble() []string {
 // sessions go on until they end. That outlives reloads, and ends with popgate. The error is ErrUnknown, or ErrConfigured.
 func (b *Backends) Drain(name string, drained bool) error {
 	v := b.view.Load()
-	p, m := v.find(name)
+	p, members := v.find(name)
+	configured := func(m *member) bool { return m.drain || m.weight == 0 }
 	switch {
 	case p == nil:
 		return fmt.Errorf("%q: %w", name, ErrUnknown)
-	case !drained && (p.config.Drain || m != nil && (m.drain || m.weight == 0)):
+	case !drained && (p.config.Drain || slices.ContainsFunc(members, configured)):
 		return fmt.Errorf("%s: %w", name, ErrConfigured)
-	case m != nil:
-		m.server.drained.Store(drained)
-	default:
+	case members == nil:
 		p.drained.Store(drained)
+	}
+	for _, m := range members {
+		m.server.drained.Store(drained)
 	}
 	what := "drained by an operator"
 	if !drained {
@@ -197,8 +200,9 @@ func (b *Backends) Drain(name string, drained bool) error {
 	return nil
 }
 
-// find finds a backend by its name, or a server by the name of its backend and its address. m is nil for a backend.
-func (v *View) find(name string) (p *Pool, m *member) {
+// find finds a backend by its name, or a server by the name of its backend and its address: once as the configuration has it,
+// and once for each way to TLS by which directories have named it. There are no members for a backend.
+func (v *View) find(name string) (p *Pool, members []*member) {
 	if p = v.pools[name]; p != nil {
 		return p, nil
 	}
@@ -212,8 +216,11 @@ func (v *View) find(name string) (p *Pool, m *member) {
 	for _, m := range append(p.backends.guests.of(name[:i]), p.members...) {
 		a, err := parseAddress(name[i+1:], p.planOf(m).mode)
 		if err == nil && a.text == m.address.text {
-			return p, m
+			members = append(members, m)
 		}
 	}
-	return nil, nil
+	if members == nil {
+		return nil, nil
+	}
+	return p, members
 }

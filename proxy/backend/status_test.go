@@ -132,3 +132,21 @@ func TestStatus(t *testing.T) {
 		}
 	})
 }
+
+// TestDrainAllOf holds that a server that a directory has named too, with TLS, is drained as a whole.
+func TestDrainAllOf(t *testing.T) {
+	b := New(nil, nil)
+	p := use(t, b, config("10.0.0.1")).Pool("old")
+	guest, err := p.named(auth.Server{Address: "10.0.0.1:110", TLS: TLSStart})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, drained := range []bool{true, false} {
+		if err := b.Drain("old/10.0.0.1:110", drained); err != nil {
+			t.Fatal(err)
+		}
+		if p.drains(p.members[0]) != drained || p.drains(guest) != drained {
+			t.Errorf("got %v and %v, want %v", p.drains(p.members[0]), p.drains(guest), drained)
+		}
+	}
+}
