@@ -89,8 +89,22 @@ func (a *asker) down(cause error) error {
 // late is the error of a source that neither answers in time nor ends.
 func (a *asker) late(user string) error {
 	err := a.down(fmt.Errorf("no answer within %s: %w", a.timeout, context.DeadlineExceeded))
-	a.health.bad(err, user)
+	a.ill(err, user)
 	return err
+}
+
+// well notes that the source answered; the log has it when it was down before.
+func (a *asker) well() {
+	if a.health.good() {
+		a.log.Info("a directory answers again", "directory", a.name)
+	}
+}
+
+// ill notes that the source failed; the log has it once, when it counts as down.
+func (a *asker) ill(err error, user string) {
+	if a.health.bad(err, user) {
+		a.log.Error("a directory is down: users who are remembered go on, others are told to try later", "directory", a.name, "error", err)
+	}
 }
 
 // ask waits for its turn and asks the source. Its error wraps auth.ErrUnknownUser, auth.ErrWrongPassword or
@@ -113,23 +127,23 @@ func (a *asker) answer(ctx context.Context, q *auth.Query) (Answer, error) {
 	took := time.Since(began)
 	switch {
 	case err == nil:
-		a.health.good()
+		a.well()
 	case errors.Is(err, auth.ErrUnknownUser):
-		a.health.good()
+		a.well()
 		a.stats.asked(resultUnknown, took)
 		return Answer{}, err
 	case errors.Is(err, auth.ErrWrongPassword):
-		a.health.good()
+		a.well()
 		a.stats.asked(resultRefused, took)
 		return Answer{Wait: answer.Wait}, err
 	case errors.As(err, new(contentError)):
-		a.health.good()
+		a.well()
 		a.stats.asked(resultBad, took)
 		return Answer{}, a.down(err)
 	default:
 		err = a.down(err)
 		if a.base.Err() == nil { // else it was ended by us
-			a.health.bad(err, q.Name.Typed)
+			a.ill(err, q.Name.Typed)
 			a.stats.asked(resultFailed, took)
 		}
 		return Answer{}, err
@@ -181,13 +195,17 @@ type failure struct {
 // brokenAfter is how long a streak must be for a source to count as broken.
 const brokenAfter = 5
 
-func (h *health) good() {
-	if h.last.Load() != nil {
-		h.last.Store(nil)
+// good notes that the source answered, and says that it was broken until then.
+func (h *health) good() (back bool) {
+	if h.last.Load() == nil {
+		return false
 	}
+	f := h.last.Swap(nil)
+	return f != nil && f.streak >= brokenAfter
 }
 
-func (h *health) bad(err error, user string) {
+// bad notes that the source failed, and says that it counts as broken from now on.
+func (h *health) bad(err error, user string) (broken bool) {
 	h.next.Store(time.Now().Add(retryEvery).UnixNano())
 	for {
 		earlier := h.last.Load()
@@ -199,7 +217,7 @@ func (h *health) bad(err error, user string) {
 			}
 		}
 		if h.last.CompareAndSwap(earlier, f) {
-			return
+			return f.streak == brokenAfter && (earlier == nil || earlier.streak < brokenAfter)
 		}
 	}
 }

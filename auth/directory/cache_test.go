@@ -1,10 +1,13 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -363,6 +366,33 @@ func TestDeafSource(t *testing.T) {
 		synctest.Wait()
 		if _, err := d.Lookup(context.Background(), askFor(t, "later", "")); err != nil {
 			t.Errorf("the source is back, and the lookup fails: %v", err)
+		}
+	})
+}
+
+// That a source is down is said once, and once that it is back; a single failure is not said.
+func TestSourceDownIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		source := &fakeSource{lookup: func(context.Context, *auth.Query) (Answer, error) {
+			if down.Load() {
+				return Answer{}, errors.New("refused")
+			}
+			return Answer{Backend: "b"}, nil
+		}}
+		d := cacheOver(t, source, VaryUser)
+		var said bytes.Buffer
+		d.asker.log = slog.New(slog.NewTextHandler(&said, nil))
+		for round := range 3 {
+			for i := range 3 * brokenAfter {
+				down.Store(round == 1 || round == 0 && i == 0)
+				_, _ = d.Lookup(context.Background(), askFor(t, fmt.Sprint(round, "user", i), ""))
+				time.Sleep(2 * time.Second)
+			}
+		}
+		if lines := strings.Count(said.String(), "\n"); lines != 2 ||
+			!strings.Contains(said.String(), "a directory is down") || !strings.Contains(said.String(), "answers again") {
+			t.Errorf("the log has\n%s", said.String())
 		}
 	})
 }

@@ -5,6 +5,7 @@ package convert
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -229,13 +230,8 @@ func truth(is bool) *yaml.Node {
 
 // sorted is a mapping of words in the order of their keys.
 func sorted(values map[string]string) *yaml.Node {
-	keys := make([]string, 0, len(values))
-	for k := range values {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
 	m := &yaml.Node{Kind: yaml.MappingNode}
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(values)) {
 		m.Content = append(m.Content, text(k), word(values[k]))
 	}
 	return m

@@ -146,12 +146,18 @@ func (p *Pool) Login(ctx context.Context, req *Request) (*Conn, error) {
 		}
 	}
 	if failed == nil {
-		failed = &Error{Kind: Down, Step: stepConnect, Err: errDrained}
-		if len(p.members) == 0 && req.Server.Address == "" {
-			failed.Err = errNoServers
-		}
+		failed = p.nowhere(req)
 	}
 	return nil, failed
+}
+
+// nowhere is why there was no server to try.
+func (p *Pool) nowhere(req *Request) *Error {
+	e := &Error{Kind: Down, Step: stepConnect, Err: errDrained}
+	if len(p.members) == 0 && req.Server.Address == "" {
+		e.Err = errNoServers
+	}
+	return e
 }
 
 // candidates appends the servers that the login may go to, in the order in which they are to be tried. It fails where the
