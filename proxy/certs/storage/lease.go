@@ -94,6 +94,9 @@ func (ls *locks) lock(ctx context.Context, name string, wait bool) (ok bool, err
 		if err != nil {
 			// It may be ours all the same, if only the answer was lost.
 			ls.giveUp(ctx, name, token)
+			if over := ended(ctx); over != nil {
+				err = over
+			}
 			return false, err
 		}
 		if ok {
@@ -109,6 +112,14 @@ func (ls *locks) lock(ctx context.Context, name string, wait bool) (ok bool, err
 		case <-time.After(lookAgain + mathrand.N(lookAgain/2)): // apart from the other nodes
 		}
 	}
+}
+
+// ended is the error of a context that has ended. A connection has the same deadline and may notice it first, in words of its own.
+func ended(ctx context.Context) error {
+	if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 func (ls *locks) giveUp(ctx context.Context, name, token string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -193,6 +194,27 @@ func TestUnlockWithoutStorage(t *testing.T) {
 		}
 		<-time.After(leaseTime)
 		if ok, err := b.lock(t.Context(), "x", false); !ok || err != nil {
+			t.Errorf("got %v, %v", ok, err)
+		}
+	})
+}
+
+// tardy is a leaser whose connections end at the caller's deadline, before the context says so.
+type tardy struct{ *table }
+
+func (tardy) hold(ctx context.Context, _, _ string, _ time.Duration) (bool, error) {
+	until, _ := ctx.Deadline()
+	<-time.After(time.Until(until))
+	return false, os.ErrDeadlineExceeded
+}
+
+// TestLockEndsWithItsContext: whoever asks can tell the end of his own patience from trouble with the storage.
+func TestLockEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ls := newLocks(tardy{&table{all: make(map[string]row)}}, leaseTime, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if ok, err := ls.lock(ctx, "work", true); ok || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, %v", ok, err)
 		}
 	})
