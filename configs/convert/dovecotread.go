@@ -90,16 +90,24 @@ func (r *dovecotReader) file(name string, into *section, depth int) error {
 			top.sections = append(top.sections, inner)
 			stack = append(stack, inner)
 		default:
-			key, value, ok := strings.Cut(line, "=")
-			if !ok {
-				return fmt.Errorf("%s: %q is neither a setting nor a block", at, printable(line))
+			if err := top.set(line, at); err != nil {
+				return err
 			}
-			top.settings = append(top.settings, setting{at, strings.TrimSpace(key), unquote(strings.TrimSpace(value))})
 		}
 	}
 	if len(stack) > 1 {
 		return fmt.Errorf("%s: the block %s has no end: a } is missing", stack[len(stack)-1].place, stack[len(stack)-1].kind)
 	}
+	return nil
+}
+
+// set takes up a line with a setting.
+func (s *section) set(line string, at place) error {
+	key, value, ok := strings.Cut(line, "=")
+	if !ok {
+		return fmt.Errorf("%s: %q is neither a setting nor a block", at, printable(line))
+	}
+	s.settings = append(s.settings, setting{at, strings.TrimSpace(key), unquote(strings.TrimSpace(value))})
 	return nil
 }
 
