@@ -82,12 +82,10 @@ func (r *dovecotReader) file(name string, into *section, depth int) error {
 				return err
 			}
 		case strings.HasSuffix(line, "{"):
-			words := strings.Fields(strings.TrimSuffix(line, "{"))
-			if len(words) == 0 || len(stack) > maxDepth {
-				return fmt.Errorf("%s: a block without a name", at)
+			inner, err := top.open(line, at, len(stack))
+			if err != nil {
+				return err
 			}
-			inner := &section{place: at, kind: words[0], name: strings.Trim(strings.Join(words[1:], " "), `"`)}
-			top.sections = append(top.sections, inner)
 			stack = append(stack, inner)
 		default:
 			if err := top.set(line, at); err != nil {
@@ -99,6 +97,17 @@ func (r *dovecotReader) file(name string, into *section, depth int) error {
 		return fmt.Errorf("%s: the block %s has no end: a } is missing", stack[len(stack)-1].place, stack[len(stack)-1].kind)
 	}
 	return nil
+}
+
+// open begins the block of a line that ends with a brace.
+func (s *section) open(line string, at place, depth int) (*section, error) {
+	words := strings.Fields(strings.TrimSuffix(line, "{"))
+	if len(words) == 0 || depth > maxDepth {
+		return nil, fmt.Errorf("%s: a block without a name", at)
+	}
+	inner := &section{place: at, kind: words[0], name: strings.Trim(strings.Join(words[1:], " "), `"`)}
+	s.sections = append(s.sections, inner)
+	return inner, nil
 }
 
 // set takes up a line with a setting.
