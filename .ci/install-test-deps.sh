@@ -39,20 +39,30 @@ for need in "${needs[@]}"; do
 	packages+=("${more[@]}")
 done
 # Unpacked beside the system and not installed: Debian allows one POP3 server only, and that is Dovecot.
-beside=/usr/local/lib/popgate-tests/mailutils
-[ -e "$beside/usr/sbin/pop3d" ] || unpack=mailutils-pop3d
-[ ${#packages[@]} -gt 0 ] || [ -n "${unpack-}" ] || exit 0
+# folder:program:packages
+beside=/usr/local/lib/popgate-tests
+others=(
+	mailutils:usr/sbin/pop3d:mailutils-pop3d
+	courier:usr/lib/courier/courier/courierpop3login:courier-pop,courier-base,courier-authlib,courier-authlib-userdb
+)
+unpack=()
+for other in "${others[@]}"; do
+	IFS=: read -r folder program from <<<"$other"
+	[ -e "$beside/$folder/$program" ] || unpack+=("$folder:${from//,/ }")
+done
+[ ${#packages[@]} -gt 0 ] || [ ${#unpack[@]} -gt 0 ] || exit 0
+wanted="${packages[*]} ${unpack[*]#*:}"
 
 if ! command -v apt-get >/dev/null; then
-	echo "The end-to-end tests need what Debian calls: ${packages[*]} ${unpack-}. Install these with this system's own package manager." >&2
+	echo "The end-to-end tests need what Debian calls: $wanted. Install these with this system's own package manager." >&2
 	exit 0
 fi
 if [ "$(id -u)" -ne 0 ]; then
-	echo "The end-to-end tests need: ${packages[*]} ${unpack-}. Install with: sudo $0" >&2
+	echo "The end-to-end tests need: $wanted. Install with: sudo $0" >&2
 	exit 0
 fi
 
-echo "installing for the tests: ${packages[*]} ${unpack-}"
+echo "installing for the tests: $wanted"
 export DEBIAN_FRONTEND=noninteractive
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -62,19 +72,33 @@ if [ ! -e "$policy" ]; then
 fi
 apt-get update -qq
 [ ${#packages[@]} -eq 0 ] || apt-get install -y -qq --no-install-recommends "${packages[@]}" </dev/null >/dev/null
-[ -n "${unpack-}" ] || exit 0
 
-# The package, and those of its libraries that are not there.
-mapfile -t all < <(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$unpack" |
-	grep -E "^($unpack|lib)" | sort -u)
-missing=()
-for one in "${all[@]}"; do
-	dpkg-query -W -f '${Status}' "$one" 2>/dev/null | grep -q 'ok installed' || missing+=("$one")
-done
-folder=$(mktemp -d)
-(cd "$folder" && apt-get download -qq "${missing[@]}" >/dev/null 2>&1) || { # some of the names may be virtual
-	for one in "${missing[@]}"; do (cd "$folder" && apt-get download -qq "$one" >/dev/null 2>&1) || true; done
+depends() {
+	apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@"
 }
-mkdir -p "$beside"
-for one in "$folder"/*.deb; do dpkg -x "$one" "$beside"; done
-rm -rf "$folder"
+
+# unpackBeside FOLDER PACKAGE...: these packages, and those of their libraries that are not there.
+unpackBeside() {
+	local into=$beside/$1 all libraries missing=() one debs
+	shift
+	mapfile -t libraries < <(depends "$@" | grep -oE 'Depends: lib[^ ]+' | cut -d' ' -f2 | sort -u)
+	mapfile -t all < <({
+		printf '%s\n' "$@"
+		depends --recurse "${libraries[@]}" | grep -E '^lib'
+	} | sort -u)
+	for one in "${all[@]}"; do
+		dpkg-query -W -f '${Status}' "$one" 2>/dev/null | grep -q 'ok installed' || missing+=("$one")
+	done
+	debs=$(mktemp -d)
+	(cd "$debs" && apt-get download -qq "${missing[@]}" >/dev/null 2>&1) || { # some of the names may be virtual
+		for one in "${missing[@]}"; do (cd "$debs" && apt-get download -qq "$one" >/dev/null 2>&1) || true; done
+	}
+	mkdir -p "$into"
+	for one in "$debs"/*.deb; do dpkg -x "$one" "$into"; done
+	rm -rf "$debs"
+}
+
+for one in "${unpack[@]}"; do
+	read -ra from <<<"${one#*:}"
+	unpackBeside "${one%%:*}" "${from[@]}"
+done

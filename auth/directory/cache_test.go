@@ -89,18 +89,6 @@ type said struct {
 	at   time.Time
 }
 
-func (w *world) become(state string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.state = state
-}
-
-func (w *world) move(user, home string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.homes[user] = home
-}
-
 // right is every user's password.
 const right = "right"
 

@@ -177,13 +177,14 @@ func (c *checker) server(a *Answer) error {
 		return fmt.Errorf("its server %q %w", clip(a.Server), err)
 	}
 	addr, err := netip.ParseAddr(host)
-	if err != nil {
+	switch {
+	case err != nil:
 		if host, err = auth.Domain(host); err != nil || host == "" {
 			return fmt.Errorf("its server %q is neither an address nor a host name", clip(a.Server))
 		}
-	} else if addr.Zone() != "" {
+	case addr.Zone() != "":
 		return fmt.Errorf("its server %q has a zone, which means nothing to other machines", clip(a.Server))
-	} else {
+	default:
 		addr = addr.Unmap()
 		host = addr.String()
 	}

@@ -95,7 +95,7 @@ mail {
 			return err
 		},
 	}
-	n.up(t)
+	n.run(t)
 	return n
 }
 

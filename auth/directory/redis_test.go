@@ -35,7 +35,7 @@ func newRedisServer(t *testing.T, mode string, ready func() error, settings ...s
 		args = append(args, mode)
 	}
 	d := &daemon{start: func() *exec.Cmd { return exec.Command(path, args...) }, ready: ready}
-	d.up(t)
+	d.run(t)
 	return d
 }
 

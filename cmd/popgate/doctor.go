@@ -35,11 +35,11 @@ certificate, pipelining, whether it takes passwords in clear, XCLIENT and PROXY 
 odd (?) and what keeps users from their mail, or will (!), and the lines to write for the backend where they differ from the
 file's. Its exit status is 1 where there is a "!".
 
-It makes no login and sends no password, unless --user or --login says so. Run it where popgate runs: servers treat others otherwise.
+It makes no login and sends no password, unless --wrong-as or --login says so. Run it where popgate runs: servers treat others otherwise.
 A server's log will have some connections that break off, and a few commands that it does not know.`,
 		Example: `  popgate doctor -c /etc/popgate/popgate.yaml
   popgate doctor -c popgate.yaml old
-  popgate doctor -c popgate.yaml old --user probe@example.org             one wrong password: how long does it take?
+  popgate doctor -c popgate.yaml old --wrong-as probe@example.org   one wrong password: how long does it take?
   popgate doctor -c popgate.yaml old --login probe@example.org --password-file probe.password
   popgate doctor -c popgate.yaml --json | jq '.[].findings[] | select(.level == "bad")'`,
 		Args: cobra.MaximumNArgs(1),
@@ -49,7 +49,7 @@ A server's log will have some connections that break off, and a few commands tha
 	}
 	f := c.Flags()
 	f.StringVarP(&d.file, "config", "c", "", "config `file`")
-	f.StringVar(&d.wrongAs, "user", "", "`account` to try one wrong password with at each server, to see how long it takes to be refused")
+	f.StringVar(&d.wrongAs, "wrong-as", "", "`account` to try one wrong password with at each server, to see how long it takes to be refused")
 	f.StringVar(&d.user, "login", "", "`account` to log in as at each server, to try what clients do first")
 	f.StringVar(&d.passwordFile, "password-file", "", "`file` with that account's password in its first line")
 	f.DurationVar(&d.timeout, "timeout", 5*time.Second, "how long to wait for each answer")
@@ -81,7 +81,7 @@ func (d *consultation) run(cmd *cobra.Command, which string) error {
 		o.Login = &auth.BackendLogin{User: d.user, Secret: secret}
 	}
 	if strings.ContainsAny(d.wrongAs+d.user, "\r\n\x00") {
-		return errors.New("--user, --login: an account has no CR, LF or NUL")
+		return errors.New("--wrong-as, --login: an account has no CR, LF or NUL")
 	}
 	exams, err := d.examine(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), patients, o)
 	if err != nil {

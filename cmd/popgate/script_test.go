@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 //	mail ACCOUNT KIND[:N]...    make up mail for an account (scripttest_mail_test.go has the kinds)
 //	dovecot plain|default|tls|xclient|proxy
 //	                            start Dovecot with that mail on $BACKEND; its log is $DOVECOT_LOG
+//	courier [tls]               start Courier on $COURIER, with STLS, with clear passwords or without; its log is $COURIER_LOG
 //	mailutils                   start GNU Mailutils' pop3d, with STLS, on $MAILUTILS
 //	dovecotas VAR PASSWORD [MASTER SECRET]
 //	                            start one of several, with passwords of its own, on $VAR; its log is $VAR_LOG
@@ -78,6 +79,7 @@ func TestScript(t *testing.T) {
 			"mail":        cmdMail,
 			"crowd":       cmdCrowd,
 			"dovecot":     cmdDovecot,
+			"courier":     cmdCourier,
 			"mailutils":   cmdMailutils,
 			"dovecotas":   cmdDovecotAs,
 			"mailserver":  cmdMailserver,

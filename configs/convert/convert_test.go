@@ -168,7 +168,7 @@ func FuzzConvert(f *testing.F) {
 	f.Fuzz(func(t *testing.T, i int, text []byte) {
 		programs := convert.Programs()
 		if i < 0 || i >= len(programs) || strings.Contains(string(text), "include") || strings.Contains(string(text), "args") {
-			t.Skip() // these name files
+			return // these name files
 		}
 		file := filepath.Join(t.TempDir(), "it.conf")
 		if err := os.WriteFile(file, text, 0o600); err != nil {

@@ -82,24 +82,41 @@ func (r *dovecotReader) file(name string, into *section, depth int) error {
 				return err
 			}
 		case strings.HasSuffix(line, "{"):
-			words := strings.Fields(strings.TrimSuffix(line, "{"))
-			if len(words) == 0 || len(stack) > maxDepth {
-				return fmt.Errorf("%s: a block without a name", at)
+			inner, err := top.open(line, at, len(stack))
+			if err != nil {
+				return err
 			}
-			inner := &section{place: at, kind: words[0], name: strings.Trim(strings.Join(words[1:], " "), `"`)}
-			top.sections = append(top.sections, inner)
 			stack = append(stack, inner)
 		default:
-			key, value, ok := strings.Cut(line, "=")
-			if !ok {
-				return fmt.Errorf("%s: %q is neither a setting nor a block", at, printable(line))
+			if err := top.set(line, at); err != nil {
+				return err
 			}
-			top.settings = append(top.settings, setting{at, strings.TrimSpace(key), unquote(strings.TrimSpace(value))})
 		}
 	}
 	if len(stack) > 1 {
 		return fmt.Errorf("%s: the block %s has no end: a } is missing", stack[len(stack)-1].place, stack[len(stack)-1].kind)
 	}
+	return nil
+}
+
+// open begins the block of a line that ends with a brace.
+func (s *section) open(line string, at place, depth int) (*section, error) {
+	words := strings.Fields(strings.TrimSuffix(line, "{"))
+	if len(words) == 0 || depth > maxDepth {
+		return nil, fmt.Errorf("%s: a block without a name", at)
+	}
+	inner := &section{place: at, kind: words[0], name: strings.Trim(strings.Join(words[1:], " "), `"`)}
+	s.sections = append(s.sections, inner)
+	return inner, nil
+}
+
+// set takes up a line with a setting.
+func (s *section) set(line string, at place) error {
+	key, value, ok := strings.Cut(line, "=")
+	if !ok {
+		return fmt.Errorf("%s: %q is neither a setting nor a block", at, printable(line))
+	}
+	s.settings = append(s.settings, setting{at, strings.TrimSpace(key), unquote(strings.TrimSpace(value))})
 	return nil
 }
 

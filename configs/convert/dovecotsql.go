@@ -28,7 +28,7 @@ func (c *dovecot) sql(s *section) error {
 	if err != nil {
 		return err
 	}
-	m := fields()
+	var m *yaml.Node
 	switch driver {
 	case "pgsql":
 		dsn, user := c.connect(connect, at)

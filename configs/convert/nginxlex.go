@@ -166,22 +166,22 @@ const wordToken = 'w'
 func (p *nginxParser) token() (word string, kind rune, err error) {
 	for p.rest != "" {
 		c := p.rest[0]
-		switch {
-		case c == '\n':
+		switch c {
+		case '\n':
 			p.line++
 			p.rest = p.rest[1:]
-		case c == ' ' || c == '\t' || c == '\r':
+		case ' ', '\t', '\r':
 			p.rest = p.rest[1:]
-		case c == '#':
+		case '#':
 			if i := strings.IndexByte(p.rest, '\n'); i >= 0 {
 				p.rest = p.rest[i:]
 			} else {
 				p.rest = ""
 			}
-		case c == ';' || c == '{' || c == '}':
+		case ';', '{', '}':
 			p.rest = p.rest[1:]
 			return "", rune(c), nil
-		case c == '"' || c == '\'':
+		case '"', '\'':
 			return p.quoted(c)
 		default:
 			return p.plain(), wordToken, nil
