@@ -7,6 +7,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 )
@@ -15,7 +16,8 @@ import (
 // encrypted with a key we do not have, or not encrypted where it has to be.
 var ErrUnreadable = errors.New("stored value cannot be read")
 
-// ErrAltered is in the error beside ErrUnreadable for a record that is lost for good: it names a key that we have, which did not make it as it is.
+// ErrAltered is in the error beside ErrUnreadable for a record that is lost for good: it names a key that we have, which did not make it as it is, or
+// it is nothing that was ever written.
 var ErrAltered = errors.New("it was changed by somebody, or is another record in its place")
 
 // sealedMark begins every encrypted record; behind it are the key's id in hex, a line feed, and what AES-GCM makes: nonce,
@@ -99,6 +101,8 @@ func (s *sealer) open(key string, record []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s is encrypted, and there are no encryption_key_files", ErrUnreadable, key)
 	case s == nil || !sealed && s.migrate:
 		return record, nil
+	case !sealed && !plain(record):
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreadable, key, ErrAltered)
 	case !sealed:
 		return nil, fmt.Errorf("%w: %s is not encrypted; if it is from before there was a key, write accept_plaintext: true", ErrUnreadable, key)
 	}
@@ -111,6 +115,11 @@ func (s *sealer) open(key string, record []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreadable, key, ErrAltered)
 	}
 	return value, nil
+}
+
+// plain says that a record looks like one from before there was a key, PEM or JSON, and not like what is left of another.
+func plain(record []byte) bool {
+	return bytes.HasPrefix(record, []byte("-----BEGIN ")) || json.Valid(record)
 }
 
 // fresh says that the record needs no sealing anew.

@@ -66,14 +66,18 @@ func TestOpenRefuses(t *testing.T) {
 		{"more behind it", s, "a/key", append(bytes.Clone(record), 0), "was changed"},
 		{"foreign key", other, "a/key", record, s.first.id},
 		{"no key", nil, "a/key", record, "no encryption_key_files"},
-		{"plaintext", s, "a/key", []byte("secret"), "accept_plaintext"},
-		{"empty", s, "a/key", nil, "not encrypted"},
+		{"empty", s, "a/key", nil, ErrAltered.Error()},
+		{"rubbish", s, "a/key", []byte("\x00\x01\x02 rubbish"), ErrAltered.Error()},
+		{"the header cut off", s, "a/key", record[headerSize:], ErrAltered.Error()},
+		{"cut inside the header", s, "a/key", record[:headerSize-2], ErrAltered.Error()},
+		{"PEM in clear", s, "a/key", []byte("-----BEGIN CERTIFICATE-----\n"), "accept_plaintext"},
+		{"JSON in clear", s, "a/key", []byte("{\"a\": 1}"), "not encrypted"},
 	} {
 		_, err := tt.sealer.open(tt.key, tt.record)
 		if !errors.Is(err, ErrUnreadable) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q in it", tt.name, err, tt.want)
 		}
-		if altered := tt.name == "swapped" || tt.name == "more behind it"; errors.Is(err, ErrAltered) != altered {
+		if altered := strings.Contains(ErrAltered.Error(), tt.want); errors.Is(err, ErrAltered) != altered {
 			t.Errorf("%s: altered is %v, want %v: %v", tt.name, !altered, altered, err)
 		}
 	}
