@@ -186,6 +186,29 @@ func TestDNS(t *testing.T) {
 	}
 }
 
+// Anybody can put SRV records into a domain of his own: it is one of ours only where they name servers that the directory may name.
+func TestDNSDomainsOfStrangers(t *testing.T) {
+	z := newZone(t, zoneRecords...)
+	c := DefaultConfig()
+	c.Name, c.Type, c.AllowedServers, c.DNS.Resolver = "srv", "dns", []string{"mail.both.example:995"}, z.addr
+	k := New(passwords(), nil, nil)
+	v, err := k.Prepare([]Config{c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := v.Directory("srv")
+	t.Cleanup(func() {
+		if err := d.asker.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for domain, want := range map[string]bool{"both.example": true, "alias.example": true, "plain.example": false, "half.example": false, "nowhere.example": false} {
+		if got, err := d.domains.ask(domain); got != want || err != nil { // as KnowsDomain does, without its second
+			t.Errorf("%s: %v, %v, want %v", domain, got, err, want)
+		}
+	}
+}
+
 // TestDNSWeight counts where many users go: by priority, and by weight within it. A user meets the same server each time.
 func TestDNSWeight(t *testing.T) {
 	z := newZone(t, zoneRecords...)

@@ -52,12 +52,26 @@ func (d *dnsSource) Lookup(ctx context.Context, q *auth.Query) (Answer, error) {
 	if len(records) == 0 {
 		return Answer{}, fmt.Errorf("%w: %s has no SRV records for POP3", auth.ErrUnknownUser, q.Name.Domain)
 	}
-	one := choose(records, q.Name.Key)
-	answer := Answer{Server: net.JoinHostPort(one.Target, strconv.Itoa(int(one.Port)))}
+	return srvTarget(service, choose(records, q.Name.Key)), nil
+}
+
+// srvTarget is the answer that one record makes.
+func srvTarget(service string, r net.SRV) Answer {
+	a := Answer{Server: net.JoinHostPort(r.Target, strconv.Itoa(int(r.Port)))}
 	if service == servicePOP3S {
-		answer.TLS = "implicit"
+		a.TLS = "implicit"
 	}
-	return answer, nil
+	return a
+}
+
+// domainServers are all servers that the domain's records name.
+func (d *dnsSource) domainServers(ctx context.Context, domain string) ([]Answer, error) {
+	service, records, err := d.service(ctx, domain)
+	answers := make([]Answer, 0, len(records))
+	for _, r := range records {
+		answers = append(answers, srvTarget(service, r))
+	}
+	return answers, err
 }
 
 // KnowsDomain says whether the domain has SRV records for POP3.

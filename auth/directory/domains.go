@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -35,6 +36,12 @@ type domains struct {
 type word struct {
 	knows bool
 	until time.Time
+}
+
+// A domainLocator is a DomainKnower that anybody can put a domain into, as anybody has a DNS: it has users for us only where its
+// servers are such as the directory may name.
+type domainLocator interface {
+	domainServers(ctx context.Context, domain string) ([]Answer, error)
 }
 
 // newDomains returns nil where the source cannot tell.
@@ -110,5 +117,10 @@ func (d *domains) call(ctx context.Context, domain string) (knows bool, err erro
 			knows, err = false, errors.New("panic in the source")
 		}
 	}()
-	return d.knower.KnowsDomain(ctx, domain)
+	l, ok := d.knower.(domainLocator)
+	if !ok {
+		return d.knower.KnowsDomain(ctx, domain)
+	}
+	answers, err := l.domainServers(ctx, domain)
+	return slices.ContainsFunc(answers, func(a Answer) bool { return d.asker.checker.check(&a) == nil }), err
 }
