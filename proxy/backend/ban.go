@@ -22,10 +22,10 @@ const (
 
 	// goodFor is how long a login that succeeded is remembered.
 	goodFor = 24 * time.Hour
-	// goodPages and goodOnPage bound how many are: some million in 8 MiB, a page taken when there is something for it. A newer
-	// one takes the place of an older one. Of 300,000 users three quarters are known at their next login.
-	goodPages  = 1 << 11
-	goodOnPage = 1 << 9
+	// fewGood and mostGood bound how many are: some million in 8 MiB, in a table that grows as they come. In a full bucket a newer
+	// one takes the place of the oldest.
+	fewGood  = 1 << 10
+	mostGood = 1 << 20
 )
 
 var errBanned = errors.New("the server refuses passwords that it took before: it seems to have banned popgate")
@@ -33,16 +33,63 @@ var errBanned = errors.New("the server refuses passwords that it took before: it
 // goodLogins remembers which logins succeeded, by fingerprints that nobody can compute or invert without this process's key,
 // and that are too short to confirm a guessed password by.
 type goodLogins struct {
-	seed  maphash.Seed
-	pages [goodPages]atomic.Pointer[goodPage]
+	seed    maphash.Seed
+	table   atomic.Pointer[goodTable] // nil before something was noted
+	growing sync.Mutex
 }
 
-// A goodPage has a part of them: 40 bits of a fingerprint, 24 bits of minutes.
-type goodPage [goodOnPage]atomic.Uint64
+// A goodTable has slots for fingerprints' upper 40 bits, each beside 24 bits of minutes, in buckets found by the former.
+type goodTable struct {
+	slots []atomic.Uint64 // a power of two
+	taken atomic.Int64
+}
 
-// page is where a fingerprint belongs; there is none before something was noted.
-func (g *goodLogins) page(print uint64) *atomic.Pointer[goodPage] {
-	return &g.pages[print/goodOnPage%goodPages]
+// goodBucket is how many slots a fingerprint may be in.
+const goodBucket = 4
+
+func newGoodTable(size int) *goodTable { return &goodTable{slots: make([]atomic.Uint64, size)} }
+
+func (t *goodTable) bucket(print uint64) []atomic.Uint64 {
+	i := print >> minuteBits & uint64(len(t.slots)-1) &^ (goodBucket - 1)
+	return t.slots[i : i+goodBucket]
+}
+
+// set notes value, a slot's content: where its fingerprint is, else in a free slot, else in that of the oldest. Two at once may
+// take one slot, of which one is forgotten.
+func (t *goodTable) set(value uint64) {
+	bucket := t.bucket(value)
+	best, age := 0, uint64(0)
+	for i := range bucket {
+		slot := bucket[i].Load()
+		if slot == 0 || slot&^minutes == value&^minutes {
+			if bucket[i].Swap(value) == 0 {
+				t.taken.Add(1)
+			}
+			return
+		}
+		if a := (value - slot) & minutes; a > age {
+			best, age = i, a
+		}
+	}
+	bucket[best].Store(value)
+}
+
+// grow gives g a table of twice the size of t, unless another has done so. What is noted meanwhile may be lost.
+func (g *goodLogins) grow(t *goodTable) {
+	if !g.growing.TryLock() {
+		return
+	}
+	defer g.growing.Unlock()
+	if g.table.Load() != t {
+		return
+	}
+	larger := newGoodTable(2 * len(t.slots))
+	for i := range t.slots {
+		if v := t.slots[i].Load(); v != 0 {
+			larger.set(v)
+		}
+	}
+	g.table.Store(larger)
 }
 
 // fingerprint is that of a login: backend, account, the client's network and password.
@@ -61,29 +108,38 @@ func (g *goodLogins) fingerprint(a *attempt) uint64 {
 	return h.Sum64()
 }
 
-const minutes = 1<<24 - 1
+const (
+	minuteBits = 24
+	minutes    = 1<<minuteBits - 1
+)
 
 // note remembers a login.
 func (g *goodLogins) note(print uint64, now time.Duration) {
-	page := g.page(print)
-	if page.Load() == nil {
-		page.CompareAndSwap(nil, new(goodPage))
+	t := g.table.Load()
+	if t == nil {
+		g.table.CompareAndSwap(nil, newGoodTable(fewGood))
+		t = g.table.Load()
 	}
-	page.Load()[print%goodOnPage].Store(print&^minutes | uint64(now/time.Minute)&minutes)
+	t.set(print&^minutes | uint64(now/time.Minute)&minutes)
+	if n := len(t.slots); n < mostGood && t.taken.Load() > int64(n/4) {
+		g.grow(t)
+	}
 }
 
 // knows says that a login has succeeded not long ago.
 func (g *goodLogins) knows(print uint64, now time.Duration) bool {
-	page := g.page(print).Load()
-	if page == nil {
+	t := g.table.Load()
+	if t == nil {
 		return false
 	}
-	slot := page[print%goodOnPage].Load()
-	if slot == 0 || slot&^minutes != print&^minutes {
-		return false
+	bucket := t.bucket(print)
+	for i := range bucket {
+		slot := bucket[i].Load()
+		if slot != 0 && slot&^minutes == print&^minutes {
+			return (uint64(now/time.Minute)-slot)&minutes <= uint64(goodFor/time.Minute)
+		}
 	}
-	age := uint64(now/time.Minute) - slot&minutes
-	return age&minutes <= uint64(goodFor/time.Minute)
+	return false
 }
 
 // A ban is what speaks for it that a server has banned popgate.

@@ -301,7 +301,31 @@ func TestGoodLogins(t *testing.T) {
 			strangers++
 		}
 	}
-	if known < users*7/10 || strangers != 0 {
+	if known < users*95/100 || strangers != 0 {
 		t.Errorf("of %d users %d are known, and %d that should not be", users, known, strangers)
+	}
+	if n := len(g.table.Load().slots); n != mostGood {
+		t.Errorf("the table has %d slots, want it grown to %d", n, mostGood)
+	}
+}
+
+// TestGoodLoginsFew holds that a few users take little memory, and are all but all known whatever the table grew through meanwhile.
+func TestGoodLoginsFew(t *testing.T) {
+	const users = 2000
+	var g goodLogins
+	random := rand.New(rand.NewPCG(1, 2))
+	prints := make([]uint64, users)
+	for i := range prints {
+		prints[i] = random.Uint64()
+		g.note(prints[i], time.Hour)
+	}
+	known := 0
+	for _, print := range prints {
+		if g.knows(print, 2*time.Hour) {
+			known++
+		}
+	}
+	if n := len(g.table.Load().slots); n > 8*users || known < users*99/100 {
+		t.Errorf("%d slots for %d users, %d of them known", n, users, known)
 	}
 }
