@@ -1,0 +1,128 @@
+package lockout_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/popgate/popgate/policy/lockout"
+)
+
+// An ending is one of a Try. Were it a func, each Try would have to be allocated.
+type ending int
+
+const (
+	undecided ending = iota
+	succeeded
+	failed
+)
+
+func (e ending) of(t *lockout.Try) {
+	switch e {
+	case undecided:
+		t.Undecided()
+	case succeeded:
+		t.Succeeded()
+	case failed:
+		t.Failed()
+	}
+}
+
+// crowd is a Keeper that tracks a million keys: known-good pairs, pairs and networks that failed, lockouts.
+func crowd(b *testing.B) (*lockout.Keeper, *lockout.View, []lockout.Login) {
+	b.Helper()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	k := lockout.New("", lockout.Options{})
+	v, err := k.Prepare(lockout.DefaultConfig())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var logins []lockout.Login
+	for i := range 700_000 {
+		l := of(k, i, i)
+		try, _ := v.Attempt(l)
+		if i%7 < 5 {
+			try.Succeeded() // known-good
+		} else {
+			try.Failed() // a pair and a network
+		}
+		if i%64 == 0 {
+			logins = append(logins, l)
+		}
+	}
+	if err := k.Add(netip.MustParsePrefix("192.0.2.1/32"), "", time.Hour); err != nil {
+		b.Fatal(err)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(k.Keys()), "B/key")
+	b.ReportMetric(float64(k.Keys()), "keys")
+	return k, v, logins
+}
+
+func of(k *lockout.Keeper, network, user int) lockout.Login {
+	var a [16]byte
+	binary.BigEndian.PutUint32(a[:], 0x20010db8)
+	binary.BigEndian.PutUint32(a[4:], uint32(network))
+	return lockout.Login{
+		Network: k.Network(netip.PrefixFrom(netip.AddrFrom16(a), 64)),
+		User:    k.User(fmt.Sprintf("user%d@example.org", user)), Secret: k.Secret([]byte("secret")),
+	}
+}
+
+// BenchmarkDecision is what one login costs: the decision and its end, at a million keys.
+func BenchmarkDecision(b *testing.B) {
+	_, v, logins := crowd(b)
+	b.Run("undecided", func(b *testing.B) { decide(b, v, logins, undecided) })
+	b.Run("succeeded", func(b *testing.B) { decide(b, v, logins, succeeded) })
+	b.Run("failed", func(b *testing.B) { decide(b, v, logins, failed) })
+}
+
+func decide(b *testing.B, v *lockout.View, logins []lockout.Login, end ending) {
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i = (i + 7919) % len(logins)
+		l := logins[i]
+		l.Secret = lockout.Key(i + 1)
+		try, _ := v.Attempt(l)
+		end.of(&try)
+	}
+}
+
+// BenchmarkDigests is what the keys of one login cost.
+func BenchmarkDigests(b *testing.B) {
+	k := lockout.New("", lockout.Options{})
+	network, name, secret := netip.MustParsePrefix("192.0.2.1/32"), "anna@example.org", []byte("correct horse battery staple")
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = lockout.Login{Network: k.Network(network), User: k.User(name), Secret: k.Secret(secret)}
+	}
+}
+
+// TestNoAllocations holds what the benchmarks show.
+func TestNoAllocations(t *testing.T) {
+	k := lockout.NewSmall("", lockout.Options{}, 4096)
+	v, err := k.Prepare(lockout.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := []byte("secret")
+	network := netip.MustParsePrefix("192.0.2.1/32")
+	name := "anna@example.org"
+	for _, end := range []ending{undecided, failed, succeeded} {
+		once := func() {
+			try, _ := v.Attempt(lockout.Login{Network: k.Network(network), User: k.User(name), Secret: k.Secret(secret)})
+			end.of(&try)
+		}
+		once()
+		if n := testing.AllocsPerRun(100, once); n != 0 {
+			t.Errorf("allocations a login: got %v, want 0", n)
+		}
+	}
+}
