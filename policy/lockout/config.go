@@ -22,6 +22,9 @@ type Config struct {
 	User Threshold `yaml:"user"`
 	// What the failures of one client network cost (an IPv6 client: its /64), whoever the users are.
 	Network Threshold `yaml:"network"`
+	// What the failures of an IPv6 client's /48 cost, whoever the users are: many sites have one to themselves, and who
+	// guesses can come from each /64 of it.
+	Network48 Threshold `yaml:"network48"`
 	// How long the first delayed login waits before it goes on. Each further failure doubles it.
 	Delay time.Duration `yaml:"delay"`
 	// The longest such wait.
@@ -70,6 +73,7 @@ func DefaultConfig() Config {
 		Window:        15 * time.Minute,
 		User:          Threshold{DelayAfter: 3, LockoutAfter: 10},
 		Network:       Threshold{DelayAfter: 20, LockoutAfter: 100},
+		Network48:     Threshold{DelayAfter: 100, LockoutAfter: 500},
 		Delay:         time.Second,
 		MaxDelay:      15 * time.Second,
 		Duration:      5 * time.Minute,
@@ -110,6 +114,8 @@ func (c Config) Validate(fault func(key, problem string)) {
 		{"user.lockout_after", c.User.LockoutAfter},
 		{"network.delay_after", c.Network.DelayAfter},
 		{"network.lockout_after", c.Network.LockoutAfter},
+		{"network48.delay_after", c.Network48.DelayAfter},
+		{"network48.lockout_after", c.Network48.LockoutAfter},
 		{"known_failures", c.KnownFailures},
 		{"spray.users", c.Spray.Users},
 		{"spray.users_per_password", c.Spray.UsersPerPassword},

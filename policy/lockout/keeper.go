@@ -25,6 +25,7 @@ const (
 	maxLockouts = 1 << 16
 	maxSeen     = 1 << 18 // what was seen already, of each kind
 
+	wideBits       = 48 // of the wider network that IPv6 clients are counted by too
 	maxNewNetworks = 50 // in a day, that one user becomes known in
 )
 
@@ -126,12 +127,26 @@ func (k *Keeper) User(name string) Key { return digest(&k.hasher.names, ofUser, 
 func (k *Keeper) Secret(secret []byte) Key { return digest(&k.hasher.secrets, ofSecret, secret) }
 
 // Network is a client network with its key, made once for each session.
-func (k *Keeper) Network(p netip.Prefix) Network { return Network{p, k.hasher.network(p)} }
+func (k *Keeper) Network(p netip.Prefix) Network {
+	n := Network{Prefix: p, key: k.hasher.network(p)}
+	if w := wide(p); w.IsValid() {
+		n.wide = k.hasher.network(w)
+	}
+	return n
+}
 
-// A Network is a client network as it is counted.
+// A Network is a client network as it is counted (auth.Client.Network).
 type Network struct {
-	Prefix netip.Prefix
-	key    Key
+	Prefix    netip.Prefix
+	key, wide Key // wide is the /48's of an IPv6 network, else 0
+}
+
+// wide is the /48 that an IPv6 network is part of, not valid for any other.
+func wide(p netip.Prefix) netip.Prefix {
+	if !p.Addr().Is6() || p.Bits() <= wideBits {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(p.Addr(), wideBits).Masked()
 }
 
 // now is the time in nanoseconds since 1970, on a clock that goes on where it was when the Keeper was made, whatever

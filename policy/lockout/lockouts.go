@@ -132,11 +132,14 @@ func (k *Keeper) Remove(network netip.Prefix, user string) (bool, error) {
 }
 
 // errWide is the error for a network that is not counted as one.
-var errWide = errors.New("lockouts are of single client networks, the address of an IPv4 client or the /64 of an IPv6 one: wider ones belong in a deny list")
+var errWide = errors.New("lockouts are of single client networks, the address of an IPv4 client or the /64 (all users: or /48) of an IPv6 one: wider ones belong in a deny list")
 
 // subject is what is locked out where an operator says so.
 func (k *Keeper) subject(network netip.Prefix, user string) (Key, record, error) {
 	counted := auth.Network(network.Addr())
+	if w := wide(counted); user == "" && w.IsValid() && network.Bits() == wideBits {
+		counted = w
+	}
 	if !counted.IsValid() || network.Bits() < counted.Bits() {
 		return 0, record{}, errWide
 	}

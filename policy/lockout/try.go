@@ -1,6 +1,7 @@
 package lockout
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/popgate/popgate/policy/store"
@@ -119,7 +120,8 @@ func (t *Try) secrets() *store.Times {
 
 func (v *View) attemptUnknown(t Try, now int64) (Try, Verdict) {
 	k, c := v.keeper, &v.config
-	if k.lockedOut(t.login.Network.key, now, false) || k.lockedOut(t.pair, now, false) {
+	n := t.login.Network
+	if k.lockedOut(n.key, now, false) || n.wide != 0 && k.lockedOut(n.wide, now, false) || k.lockedOut(t.pair, now, false) {
 		k.metrics.lockedOut.Inc()
 		return Try{}, Verdict{Action: Refuse}
 	}
@@ -128,16 +130,26 @@ func (v *View) attemptUnknown(t Try, now int64) (Try, Verdict) {
 		k.metrics.inFlight.Inc()
 		return Try{}, Verdict{Action: Refuse}
 	}
-	s := k.networks.lock(t.login.Network.key)
-	if n := s.get(t.login.Network.key); n != nil && now-n.first < int64(c.Window) {
-		wait = max(wait, c.wait(c.Network.DelayAfter, int(n.failed)))
+	wait = max(wait, c.wait(c.Network.DelayAfter, k.failures(n.key, c, now)))
+	if n.wide != 0 {
+		wait = max(wait, c.wait(c.Network48.DelayAfter, k.failures(n.wide, c, now)))
 	}
-	s.mu.Unlock()
 	if wait <= 0 {
 		return t, Verdict{}
 	}
 	k.metrics.delays.Inc()
 	return t, Verdict{Action: Delay, Wait: wait}
+}
+
+// failures are those of a network within the window.
+func (k *Keeper) failures(network Key, c *Config, now int64) int {
+	s := k.networks.lock(network)
+	defer s.mu.Unlock()
+	n := s.get(network)
+	if n == nil || now-n.first >= int64(c.Window) {
+		return 0
+	}
+	return int(n.failed)
 }
 
 // charge counts the login for its pair unless its secret was seen, and says how long it must wait. It is not ok where as
@@ -185,7 +197,14 @@ func (t *Try) Failed() {
 	} else {
 		v.failPair(t, now)
 	}
-	v.failNetwork(t, now)
+	n := t.login.Network
+	if !t.good {
+		v.failNetwork(n.key, n.Prefix, v.config.Network, now)
+		if n.wide != 0 {
+			v.failNetwork(n.wide, wide(n.Prefix), v.config.Network48, now)
+		}
+	}
+	v.lookForSpray(t, now)
 }
 
 // failPair counts the failure for the pair, and locks it out where it is one too many.
@@ -206,34 +225,21 @@ func (v *View) failPair(t *Try, now int64) {
 	}
 }
 
-// failNetwork counts the failure for the client network, and looks whether it is one of a spray. What a known-good pair
-// does counts for the latter only.
-func (v *View) failNetwork(t *Try, now int64) {
-	k, c, key := v.keeper, &v.config, t.login.Network.key
-	newUser := c.Spray.Users > 0 && !touch(k.spraySeen, pair(key, t.login.User), now, c.Spray.Window)
+// failNetwork counts the failure for a client network, and locks it out where it is one too many.
+func (v *View) failNetwork(key Key, p netip.Prefix, th Threshold, now int64) {
+	k, c := v.keeper, &v.config
 	s := k.networks.lock(key)
 	n := s.use(key)
 	n.roll(now, int64(c.Window))
-	if !t.good {
-		n.fail()
-	}
+	n.fail()
 	failures := int(n.failed)
-	over := c.Network.LockoutAfter > 0 && failures >= c.Network.LockoutAfter
+	over := th.LockoutAfter > 0 && failures >= th.LockoutAfter
 	if over {
 		n.failed = 0
 	}
-	sprays := newUser && n.sprayed(c, now)
-	users := int(n.users)
 	s.mu.Unlock()
 	if over {
-		k.lockOut(key, record{network: t.login.Network.Prefix, failures: failures, cause: NetworkFailures}, c, now)
-	}
-	if sprays {
-		k.tell(Event{Kind: SprayDetected, Network: t.login.Network.Prefix, Users: users, Cause: ManyUsers})
-		k.lockOutSpray(t.login.Network, ManyUsers, users, c, now)
-	}
-	if c.Spray.UsersPerPassword > 0 && t.login.Secret != 0 {
-		v.failSecret(t, now)
+		k.lockOut(key, record{network: p, failures: failures, cause: NetworkFailures}, c, now)
 	}
 }
 
