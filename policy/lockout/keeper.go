@@ -37,7 +37,8 @@ const (
 
 // Options are what a Keeper is given besides its folder. All may be left out.
 type Options struct {
-	// Events is called for each event, by whoever made it happen: it must be quick, and must not call the Keeper.
+	// Events is called for each event, by whoever made it happen, many at once: it must be quick, and must not call
+	// the Keeper.
 	Events func(Event)
 	// Log is where the Keeper says what it could not load or save; nil is nowhere.
 	Log *slog.Logger
@@ -76,8 +77,7 @@ type Keeper struct {
 // New returns a Keeper that knows nothing and keeps its files in dir; "" keeps none. It opens nothing and starts nothing:
 // see Load and Run.
 func New(dir string, o Options) *Keeper {
-	k := newKeeper(dir, o, sizes{maxKnown, maxPairs, maxNetworks, maxSecrets, maxLockouts, maxSeen})
-	return k
+	return newKeeper(dir, o, sizes{maxKnown, maxPairs, maxNetworks, maxSecrets, maxLockouts, maxSeen})
 }
 
 type sizes struct{ known, pairs, networks, secrets, lockouts, seen int }
