@@ -3,13 +3,15 @@ package access
 import (
 	"cmp"
 	"encoding/binary"
+	"math"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sort"
 )
 
 // A table is a set of networks, made for looking up one address among very many. It does not change; the nil table is empty.
-// IPv4 and IPv6 are apart: an IPv4 range takes 8 bytes, an IPv6 one 32.
+// IPv4 and IPv6 are apart: an IPv4 range takes 8 bytes, an IPv6 one 33.
 type table struct {
 	v4 ranges4
 	v6 ranges6
@@ -28,7 +30,7 @@ func (t *table) contains(addr netip.Addr) bool {
 }
 
 // size is how many ranges the table has; networks that touch have become one.
-func (t *table) size() int { return len(t.v4.first) + len(t.v6.first) }
+func (t *table) size() int { return len(t.v4.first) + len(t.v6.list) }
 
 func number4(a netip.Addr) uint32 {
 	b := a.As4()
@@ -48,6 +50,13 @@ func (u uint128) compare(v uint128) int {
 		return c
 	}
 	return cmp.Compare(u.lo, v.lo)
+}
+
+// less says that u is before v, without a branch that could be guessed wrong.
+func (u uint128) less(v uint128) bool {
+	_, borrow := bits.Sub64(u.lo, v.lo, 0)
+	_, borrow = bits.Sub64(u.hi, v.hi, borrow)
+	return borrow != 0
 }
 
 // next is the address behind u; ok is false behind the last.
@@ -88,36 +97,86 @@ func (r *ranges4) contains(a uint32) bool {
 
 // ranges6 are in order and apart from each other.
 type ranges6 struct {
-	first, last []uint128
-	// every holds each 64th of first: small enough to stay in the processor's cache, it leads to the 64 that are searched then.
-	every []uint128
+	list []range6
+	// levels are a tree over the upper halves of where ranges begin. The first level holds that of the first of each run of
+	// ranges, and each other one the first of each group of the level before it. All of them have room in the processor's
+	// cache, and a search reads one of its lines a level; halving would miss the cache, and the processor's guess
+	// where to go on, twenty times.
+	levels [][]uint64
 }
 
-const everyRange = 64
+const (
+	runSize   = 16 // how many ranges are looked at at once
+	groupSize = 8  // how many numbers are: as many as a cache line has
+)
 
 func (r *ranges6) contains(a uint128) bool {
-	block := behind(r.every, a)
-	if block == 0 {
-		return false // a is before the first
+	if len(r.list) == 0 || a.less(r.list[0].first) {
+		return false
 	}
-	start := (block - 1) * everyRange
-	end := min(start+everyRange, len(r.first))
-	at := start + behind(r.first[start:end], a)
-	return at > 0 && a.compare(r.last[at-1]) <= 0
-}
-
-// behind is the index of the first in list that is behind a.
-func behind(list []uint128, a uint128) int {
-	low, high := 0, len(list)
-	for low < high {
-		mid := int(uint(low+high) >> 1)
-		if list[mid].compare(a) <= 0 {
-			low = mid + 1
-		} else {
-			high = mid
+	run := 0
+	for i := len(r.levels) - 1; i >= 0; i-- {
+		run = lastIn(r.levels[i], run, a.hi)
+	}
+	start := min(run, (len(r.list)-1)/runSize) * runSize // what fills the last group may count too
+	if a.less(r.list[start].first) {
+		return !r.list[r.before(start, a)].last.less(a) // the run begins in the same /64
+	}
+	n := 0
+	for i := range r.list[start:min(start+runSize, len(r.list))] {
+		if !a.less(r.list[start+i].first) {
+			n = i
 		}
 	}
-	return low
+	return !r.list[start+n].last.less(a)
+}
+
+// lastIn is the index of the last that is not greater than hi within a group, the first of which is not.
+func lastIn(level []uint64, group int, hi uint64) int {
+	start := group * groupSize
+	g := (*[groupSize]uint64)(level[start : start+groupSize])
+	// Without a branch that could be guessed wrong.
+	return start + groupSize - 1 - int(less(hi, g[1])+less(hi, g[2])+less(hi, g[3])+less(hi, g[4])+less(hi, g[5])+less(hi, g[6])+less(hi, g[7]))
+}
+
+// less is 1 where x is less than y, and else 0.
+func less(x, y uint64) uint64 {
+	_, borrow := bits.Sub64(x, y, 0)
+	return borrow
+}
+
+// before is the last range that does not begin behind a. It is one before at.
+func (r *ranges6) before(at int, a uint128) int {
+	return sort.Search(at, func(i int) bool { return a.less(r.list[i].first) }) - 1
+}
+
+// index makes the levels.
+func (r *ranges6) index() {
+	n := (len(r.list) + runSize - 1) / runSize
+	below := filled(n)
+	for i := range n {
+		below[i] = r.list[i*runSize].first.hi
+	}
+	for n > 0 {
+		r.levels = append(r.levels, below)
+		if n <= groupSize {
+			return
+		}
+		above := filled((n + groupSize - 1) / groupSize)
+		for i := 0; i < n; i += groupSize {
+			above[i/groupSize] = below[i]
+		}
+		n, below = (n+groupSize-1)/groupSize, above
+	}
+}
+
+// filled has room for n numbers in whole groups, and nothing is greater than what it holds.
+func filled(n int) []uint64 {
+	level := make([]uint64, (n+groupSize-1)/groupSize*groupSize)
+	for i := range level {
+		level[i] = math.MaxUint64
+	}
+	return level
 }
 
 // A builder collects ranges for a table.
@@ -206,13 +265,8 @@ func table6(list []range6) ranges6 {
 		list[n] = one
 		n++
 	}
-	r := ranges6{first: make([]uint128, n), last: make([]uint128, n)}
-	for i, one := range list[:n] {
-		r.first[i], r.last[i] = one.first, one.last
-		if i%everyRange == 0 {
-			r.every = append(r.every, one.first)
-		}
-	}
+	r := ranges6{list: slices.Clone(list[:n])} // no larger than it must be
+	r.index()
 	return r
 }
 
