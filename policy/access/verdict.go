@@ -37,8 +37,11 @@ const (
 	Disabled          Reason = "disabled"            // The account is on the list of disabled accounts.
 )
 
-var reasons = []Reason{
-	NetworkDenied, NetworkNotAllowed, Country, ASN, Blocklisted, Hours, TLSVersion, ClientCertificate, LegacyOver, Disabled,
+// Reasons are all of them, for documents and for who maps them to what a client is told.
+func Reasons() []Reason {
+	return []Reason{
+		NetworkDenied, NetworkNotAllowed, Country, ASN, Blocklisted, Hours, TLSVersion, ClientCertificate, LegacyOver, Disabled,
+	}
 }
 
 // A Verdict is what the rules say. The zero Verdict is that nothing stands against it.
