@@ -25,7 +25,7 @@ func started(t *testing.T, dir string) (*rig, *bytes.Buffer) {
 	r := &rig{T: t}
 	said := new(bytes.Buffer)
 	r.keeper = lockout.NewSmall(dir, lockout.Options{
-		Events: func(e lockout.Event) { r.events = append(r.events, e) },
+		Events: r.note,
 		Log:    slog.New(slog.NewTextHandler(said, nil)),
 	}, 4096)
 	r.keeper.Load()
