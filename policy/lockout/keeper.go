@@ -15,7 +15,7 @@ import (
 	"github.com/popgate/popgate/policy/store"
 )
 
-// What a Keeper remembers at most: about 110 MiB when all of it is full, which takes a million known-good pairs and an
+// What a Keeper remembers at most: about 120 MiB when all of it is full, which takes a million known-good pairs and an
 // attacker who fills the rest.
 const (
 	maxKnown    = 1 << 20 // known-good pairs

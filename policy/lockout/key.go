@@ -4,11 +4,18 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 )
 
 // A Key is a keyed digest of a user's name, a client network, both, or a secret. 0 is no key.
 type Key uint64
+
+// String is the key in hex, as lists show it.
+func (k Key) String() string { return fmt.Sprintf("%016x", uint64(k)) }
+
+// MarshalText is String.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // keySize is the number of bytes of a digest's own key.
 const keySize = 32

@@ -21,6 +21,8 @@ const (
 	keyFile   = "lockout.key"
 	stateFile = "lockout.state"
 	magic     = "pglock1\n"
+
+	tempSuffix = ".*.tmp" // of what is being written
 )
 
 // The sizes of what is in the state: a known-good pair, and a lockout.
@@ -39,6 +41,7 @@ func (k *Keeper) Load() {
 	if k.dir == "" {
 		return
 	}
+	k.tidy()
 	made, err := k.loadKey()
 	if err != nil {
 		k.log.Warn("lockouts and known-good users are kept in memory only", "error", err)
@@ -58,6 +61,19 @@ func (k *Keeper) Load() {
 	if err != nil {
 		k.log.Warn("lockouts and known-good users of before the start are lost: beginning without them",
 			"error", fmt.Errorf("load %s: %w", k.path(stateFile), err))
+	}
+}
+
+// tidy removes what a crash left half written.
+func (k *Keeper) tidy() {
+	for _, name := range []string{keyFile, stateFile} {
+		left, err := filepath.Glob(k.path(name) + tempSuffix)
+		if err != nil {
+			continue // the folder's name is no pattern
+		}
+		for _, path := range left {
+			_ = os.Remove(path)
+		}
 	}
 }
 
@@ -258,7 +274,7 @@ func readBounded(path string, most int64) ([]byte, error) {
 
 // writeFile puts data in the place of path, 0600, so that a crash leaves the old file or the new one.
 func writeFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempSuffix) // 0600
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -80,7 +80,14 @@ func TestRestart(t *testing.T) {
 		t.Errorf("log: got %s, want nothing", said)
 	}
 
+	half := filepath.Join(dir, "lockout.state.123.tmp")
+	if err := os.WriteFile(half, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r, said = started(t, dir)
+	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a crash left: got %v, want it removed", err)
+	}
 	after := r.keeper.List()
 	if len(before) != 2 || len(after) != 2 {
 		t.Fatalf("lockouts: got %+v before and %+v after, want two each", before, after)

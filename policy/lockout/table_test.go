@@ -78,6 +78,9 @@ func TestDigest(t *testing.T) {
 	if digest(&a.names, ofUser, long) != digest(&a.names, ofUser, slices.Clone(long)) {
 		t.Error("the same data gave two keys")
 	}
+	if text, err := Key(0xabc).MarshalText(); string(text) != "0000000000000abc" || err != nil {
+		t.Errorf("text: got %s, %v", text, err)
+	}
 	if pair(1, 2) == pair(2, 1) {
 		t.Error("a pair and its reverse are one key")
 	}
