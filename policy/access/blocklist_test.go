@@ -135,7 +135,7 @@ func from(addr string) *auth.Client {
 
 func TestBlocklist(t *testing.T) {
 	z := newZone(t)
-	z.codes = map[string][]string{
+	codes := map[string][]string{
 		"7.2.0.192.bl.example.":    {"127.0.0.2"},
 		"8.2.0.192.bl.example.":    {"198.51.100.1"},              // who sells wrong answers
 		"9.2.0.192.bl.example.":    {"127.255.255.254"},           // refuses to answer
@@ -143,7 +143,7 @@ func TestBlocklist(t *testing.T) {
 		"9.100.51.198.bl.example.": {"127.0.0.1"},
 		reversed(netip.MustParseAddr("2001:db8::1")) + "bl.example.": {"127.0.0.3"},
 	}
-	z.cut = true // TCP has to do as well
+	z.set(func() { z.codes, z.cut = codes, true }) // TCP has to do as well
 	r := running(t, New(nil, nil), blocklistConfig(z))
 	for addr, want := range map[string]Action{
 		"192.0.2.7": Deny, "192.0.2.8": Allow, "192.0.2.9": Allow, "192.0.2.10": Deny, "192.0.2.11": Allow, "198.51.100.9": Allow,
@@ -163,7 +163,8 @@ func TestBlocklist(t *testing.T) {
 
 func TestBlocklistCodes(t *testing.T) {
 	z := newZone(t)
-	z.codes = map[string][]string{"7.2.0.192.bl.example.": {"127.0.0.2"}, "8.2.0.192.bl.example.": {"127.0.0.11"}, "9.2.0.192.bl.example.": {"127.0.1.4"}}
+	codes := map[string][]string{"7.2.0.192.bl.example.": {"127.0.0.2"}, "8.2.0.192.bl.example.": {"127.0.0.11"}, "9.2.0.192.bl.example.": {"127.0.1.4"}}
+	z.set(func() { z.codes = codes })
 	c := blocklistConfig(z)
 	c.Blocklists[0].Codes = []string{"127.0.0.2", "127.0.1.0/24"}
 	r := running(t, New(nil, nil), c)
@@ -204,8 +205,8 @@ func TestBlocklistRemembers(t *testing.T) {
 // A decision does not wait longer than the deadline; the answer that comes late serves the next.
 func TestBlocklistLate(t *testing.T) {
 	z := newZone(t)
-	z.codes["7.2.0.192.bl.example."] = []string{"127.0.0.2"}
-	z.mute = make(chan struct{})
+	mute := make(chan struct{})
+	z.set(func() { z.codes["7.2.0.192.bl.example."], z.mute = []string{"127.0.0.2"}, mute })
 	c := blocklistConfig(z)
 	c.DNS.Timeout, c.DNS.MaxLookups = time.Millisecond, 1
 	r := running(t, New(nil, nil), c)
@@ -220,7 +221,7 @@ func TestBlocklistLate(t *testing.T) {
 	if _, other := b.look(netip.MustParseAddr("192.0.2.8")); other != nil {
 		t.Error("more questions are on their way than there may be")
 	}
-	close(z.mute)
+	close(mute)
 	<-f.done
 	if got := r.Client(t.Context(), from("192.0.2.7")); got.Action != Deny {
 		t.Errorf("got %v after the answer, want deny", got)
@@ -230,7 +231,7 @@ func TestBlocklistLate(t *testing.T) {
 // A blocklist that is down refuses nobody, is left alone for a while, and says so.
 func TestBlocklistDown(t *testing.T) {
 	z := newZone(t)
-	z.rcode = dns.RcodeServerFailure
+	z.set(func() { z.rcode = dns.RcodeServerFailure })
 	k := New(nil, nil)
 	r := running(t, k, blocklistConfig(z))
 	b := r.blocklists["bl"]
@@ -299,9 +300,9 @@ func TestBlocklistEnd(t *testing.T) {
 
 func TestResolverTriesOthers(t *testing.T) {
 	z := newZone(t)
-	z.codes["7.2.0.192.bl.example."] = []string{"127.0.0.2"}
+	z.set(func() { z.codes["7.2.0.192.bl.example."] = []string{"127.0.0.2"} })
 	broken := newZone(t)
-	broken.rcode = dns.RcodeRefused
+	broken.set(func() { broken.rcode = dns.RcodeRefused })
 	c := blocklistConfig(z)
 	c.DNS.Resolvers = []string{broken.addr, z.addr}
 	r := running(t, New(nil, nil), c)
