@@ -115,6 +115,21 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// Who is refused anyway is not asked about.
+func TestBlocklistsLast(t *testing.T) {
+	z := newZone(t)
+	c := blocklistConfig(z)
+	c.Lists = []ListConfig{{Name: "bad", Networks: []string{"192.0.2.1"}}}
+	c.Rules = append(c.Rules, RuleConfig{Name: "bad", Networks: NetworksRule{Deny: []string{"bad"}}, Action: actionDeny})
+	r := running(t, New(nil, nil), c)
+	if got := r.Client(t.Context(), from("192.0.2.1")); got.Rule != "bad" || z.count() != 0 {
+		t.Errorf("got %+v after %d questions to the blocklist, want rule bad after none", got, z.count())
+	}
+	if r.Client(t.Context(), from("192.0.2.2")); z.count() != 1 {
+		t.Errorf("the blocklist was asked %d times, want once", z.count())
+	}
+}
+
 // The worst wins, and of equals the first.
 func TestSeveralRules(t *testing.T) {
 	c := DefaultConfig()
