@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -20,11 +19,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/popgate/popgate/auth"
 )
@@ -129,66 +126,6 @@ func TestBothSides(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// TestAnswers: what is no answer counts as a failure, whatever it has in it.
-func TestAnswers(t *testing.T) {
-	long := `{"status":0,"msg":"` + strings.Repeat("x", 10<<20) + `"}`
-	for _, tt := range []struct {
-		name string
-		code int
-		body string
-		want error
-	}{
-		{"yes", 200, `{"status":0}`, nil},
-		{"all of it", 202, ` {"status": 0, "msg": "m", "r_attrs": {"status": "-1", "a": ["b"]}} ` + "\n", nil},
-		{"no", 200, `{"status":-1,"msg":"blocked"}`, ErrRefused},
-		{"less than no", 200, `{"status":-7}`, ErrRefused},
-		{"empty", 200, ``, ErrDown},
-		{"nothing", 204, ``, ErrDown},
-		{"no JSON", 200, `<html>status: 0`, ErrDown},
-		{"cut", 200, `{"status":0`, ErrDown},
-		{"two objects", 200, `{"status":0}{"status":-1}`, ErrDown},
-		{"two of it", 200, `{"status":0,"status":-1}`, ErrDown},
-		{"another case", 200, `{"Status":0}`, ErrDown},
-		{"text", 200, `{"status":"0"}`, ErrDown},
-		{"a fraction", 200, `{"status":0.5}`, ErrDown},
-		{"an exponent", 200, `{"status":0e0}`, ErrDown},
-		{"null", 200, `{"status":null}`, ErrDown},
-		{"too large", 200, `{"status":99999999999999999999}`, ErrDown},
-		{"an array", 200, `[{"status":0}]`, ErrDown},
-		{"deep", 200, `{"a":` + strings.Repeat("[", 60000), ErrDown},
-		{"a failure", 500, `{"status":"failure","reason":"no such thing"}`, ErrDown},
-		{"unauthorized", 401, `{"status":0}`, ErrDown},
-		{"elsewhere", 302, `{"status":0}`, ErrDown},
-		{"ten megabytes", 200, long, ErrDown},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/elsewhere" {
-					t.Error("it went where it was sent to")
-				}
-				w.Header().Set("Location", "/elsewhere")
-				w.WriteHeader(tt.code)
-				_, _ = io.WriteString(w, tt.body)
-			}))
-			defer web.Close()
-			k := New(nil, nil)
-			c := configFor(web.URL)
-			err := using(t, k, c).Login(query("anna", "pw")).Allow(t.Context())
-			if !errors.Is(err, tt.want) || len(fmt.Sprint(err)) > 500 {
-				t.Errorf("refuse: got %v, want %v", err, tt.want)
-			}
-			c.OnFailure = Allow
-			err = using(t, k, c).Login(query("anna", "pw")).Allow(t.Context())
-			if want := tt.want; errors.Is(want, ErrDown) && err != nil || !errors.Is(want, ErrDown) && !errors.Is(err, want) {
-				t.Errorf("allow: got %v", err)
-			}
-			if err := k.Trouble(); err != nil {
-				t.Errorf("trouble: got %v: a server that answers is not down", err)
-			}
-		})
 	}
 }
 
@@ -317,59 +254,6 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// TestWait: a pause is kept, and bounded.
-func TestWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := &View{config: Config{MaxWait: 5 * time.Second}}
-		for seconds, want := range map[int64]time.Duration{0: 0, 3: 3 * time.Second, 9: 5 * time.Second, 1 << 62: 5 * time.Second} {
-			begin := time.Now()
-			if err := v.wait(t.Context(), seconds); err != nil || time.Since(begin) != want {
-				t.Errorf("%d: waited %s, %v, want %s", seconds, time.Since(begin), err, want)
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := v.wait(ctx, 3); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the client left: got %v", err)
-		}
-		begin := time.Now()
-		v.config.MaxWait = 0
-		if err := v.wait(t.Context(), 3); err != nil || time.Since(begin) != 0 {
-			t.Errorf("off: waited %s, %v", time.Since(begin), err)
-		}
-	})
-}
-
-// TestHealth: one that is down is probed once a second by one login, and is well with its first answer.
-func TestHealth(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h, cause := &health{}, errors.New("hangs")
-		for i := range downAfter {
-			if err := h.ask(time.Now()); err != nil {
-				t.Fatal(err)
-			}
-			if got, want := h.silent(cause, time.Now()), i == downAfter-1; got != want {
-				t.Errorf("failure %d: down is %v", i+1, got)
-			}
-		}
-		for range 3 {
-			if err := h.ask(time.Now()); !errors.Is(err, cause) {
-				t.Errorf("while down: got %v, want %v", err, cause)
-			}
-			<-time.After(probeEvery)
-			if err := h.ask(time.Now()); err != nil {
-				t.Errorf("a second later: got %v, want a probe", err)
-			}
-			if h.silent(cause, time.Now()) {
-				t.Error("it went down twice")
-			}
-		}
-		if !h.answered() || h.answered() || h.ask(time.Now()) != nil || h.trouble() != nil {
-			t.Error("an answer does not make it well")
-		}
-	})
-}
-
 // TestKeepAlive: one connection does for many questions, and one that the server has closed meanwhile hurts nobody.
 func TestKeepAlive(t *testing.T) {
 	var conns atomic.Int64
@@ -425,76 +309,6 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestReports: those that wait go out when popgate stops, and a server that is away for a while loses none.
-func TestReports(t *testing.T) {
-	s := newScribe()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	reg := prometheus.NewPedanticRegistry()
-	k := New(nil, reg)
-	c := configFor("http://" + addr)
-	c.PasswordFile = secretFile(t, "s3cret")
-	v := using(t, k, c)
-	stop := run(t, k)
-	for i := range 10 {
-		v.Login(query(fmt.Sprint("early", i), "pw")).Report(Outcome{Success: true})
-	}
-	deadline := time.Now().Add(patience)
-	for k.Trouble() == nil && time.Now().Before(deadline) {
-		<-time.After(10 * time.Millisecond)
-	}
-	if l, err = net.Listen("tcp", addr); err != nil {
-		t.Skipf("somebody else has the port by now: %v", err)
-	}
-	web := &httptest.Server{Listener: l, Config: &http.Server{Handler: newTestServer(t, s)}}
-	web.Start()
-	defer web.Close()
-	seen := map[string]int{}
-	for range 10 {
-		seen[s.reported(t).q.Login]++
-	}
-	for i := range 10 {
-		v.Login(query(fmt.Sprint("late", i), "pw")).Report(Outcome{})
-	}
-	stop()
-	for range 10 {
-		seen[s.reported(t).q.Login]++
-	}
-	if len(seen) != 20 || len(s.reports) != 0 {
-		t.Errorf("got %v, %d more, want 20 different ones", seen, len(s.reports))
-	}
-	v.Login(query("too late", "pw")).Report(Outcome{})
-	if got := testutil.ToFloat64(k.metrics.lost); got != 1 {
-		t.Errorf("got %v lost, want the one after the end", got)
-	}
-}
-
-// TestReportsBounded: the oldest make room.
-func TestReportsBounded(t *testing.T) {
-	k := New(nil, nil)
-	v := using(t, k, configFor("http://127.0.0.1:1"))
-	for i := range maxReports + 10 {
-		v.Login(query(fmt.Sprint(i), "pw")).Report(Outcome{})
-	}
-	if got := testutil.ToFloat64(k.metrics.lost); k.reports.len() != maxReports || got != 10 {
-		t.Errorf("got %d waiting and %v lost, want %d and 10", k.reports.len(), got, maxReports)
-	}
-	for i := range maxReports {
-		r, _ := k.reports.pop()
-		var f told
-		if err := json.Unmarshal(r.body, &f); err != nil || f.Login != fmt.Sprint(i+10) {
-			t.Fatalf("report %d: got %s, %v", i, r.body, err)
-		}
-	}
-	if _, ok := k.reports.pop(); ok {
-		t.Error("there is more")
-	}
-}
-
 // TestOff: without a URL nobody is asked, and nothing has to be.
 func TestOff(t *testing.T) {
 	k := New(nil, nil)
@@ -513,26 +327,6 @@ func TestOff(t *testing.T) {
 	if k.Trouble() != nil || k.reports.len() != 0 {
 		t.Error("something is to be done")
 	}
-}
-
-// FuzzAnswer holds the parser against encoding/json's.
-func FuzzAnswer(f *testing.F) {
-	for _, s := range []string{`{"status":0}`, `{"status":-1,"msg":"x","r_attrs":{}}`, `{"status":"ok"}`, `{"status":1}x`, `{"a":{"status":1}}`} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		status, err := parseAllow(text)
-		var want struct {
-			Status *json.Number `json:"status"`
-		}
-		plain := json.Unmarshal(text, &want)
-		if err == nil && (plain != nil || want.Status == nil) {
-			t.Errorf("%q: got %d, encoding/json says %v", text, status, plain)
-		}
-		if ok := parseOK(text); ok == nil && err == nil {
-			t.Errorf("%q is an answer to both", text)
-		}
-	})
 }
 
 func BenchmarkAllow(b *testing.B) {

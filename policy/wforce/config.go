@@ -107,6 +107,13 @@ func (c Config) Validate(fault func(key, problem string)) {
 	if c.NonceFile == "" {
 		fault("nonce_file", "is missing; write a file with the auth_policy_hash_nonce of your Dovecot, or with any random text")
 	}
+	c.validateValues(fault)
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		fault("tls_cert", "and tls_key belong together; write both or neither")
+	}
+}
+
+func (c Config) validateValues(fault func(key, problem string)) {
 	if c.HashTruncate < 1 || c.HashTruncate > maxHashBits {
 		fault("hash_truncate", fmt.Sprintf("is %d; write how many bits to send, 1 to %d, such as 12", c.HashTruncate, maxHashBits))
 	}
@@ -118,9 +125,6 @@ func (c Config) Validate(fault func(key, problem string)) {
 	}
 	if c.MaxWait < 0 || c.MaxWait > longest {
 		fault("max_wait", fmt.Sprintf("%s is not between 0s and %s; write such as 5s", c.MaxWait, longest))
-	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		fault("tls_cert", "and tls_key belong together; write both or neither")
 	}
 }
 

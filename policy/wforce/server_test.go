@@ -1,11 +1,14 @@
 package wforce
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -287,4 +290,48 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("%q resets nothing", body)
 		}
 	})
+}
+
+// TestServeSlow: who sends its body drop by drop is answered all the same, and gives its place back.
+func TestServeSlow(t *testing.T) {
+	t.Parallel() // it lasts as long as a body may
+	h := newTestServer(t, newScribe()).(*Server)
+	web := httptest.NewServer(h)
+	defer web.Close()
+	c, err := net.Dial("tcp", web.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "POST /command/allow HTTP/1.1\r\nHost: x\r\nX-API-Key: k3y\r\nContent-Length: 99\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != 400 || !res.Close || len(h.places) != 0 {
+		t.Errorf("got %d, to be closed %v, %d places taken; want 400, true, 0", res.StatusCode, res.Close, len(h.places))
+	}
+}
+
+// TestServeReload: the new secret is in force, and the old one is not.
+func TestServeReload(t *testing.T) {
+	h := newTestServer(t, newScribe()).(*Server)
+	v, err := h.Prepare(ServerConfig{PasswordFile: secretFile(t, "n3w")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Use(v)
+	for password, want := range map[string]int{"s3cret": 401, "n3w": 200} {
+		r := httptest.NewRequest("POST", "/command/ping", nil)
+		r.SetBasicAuth("u", password)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s: got %d, want %d", password, w.Code, want)
+		}
+	}
 }
