@@ -15,7 +15,7 @@ import (
 	"github.com/popgate/popgate/policy/store"
 )
 
-// What a Keeper remembers at most: about 120 MiB when all of it is full, which takes a million known-good pairs and an
+// What a Keeper remembers at most: about 130 MiB when all of it is full, which takes a million known-good pairs and an
 // attacker who fills the rest.
 const (
 	maxKnown    = 1 << 20 // known-good pairs
@@ -191,9 +191,4 @@ func touch(t *store.Times, key Key, now int64, most time.Duration) (seen bool) {
 		return now + int64(most)
 	})
 	return seen
-}
-
-// forget unmarks key.
-func forget(t *store.Times, key Key, now int64) {
-	t.Update(store.Key(key), now, func(int64) int64 { return 0 })
 }

@@ -241,6 +241,52 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
+// TestTwice: a guess that is sent twice at once, of which one is called back, counts as any other.
+func TestTwice(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		r := newRig(t, lockout.DefaultConfig())
+		if known {
+			r.try(here, "anna", "right", true)
+		}
+		for i := range 10 {
+			first, _ := r.view.Attempt(r.login(here, "anna", fmt.Sprint(i)))
+			second, v := r.view.Attempt(r.login(here, "anna", fmt.Sprint(i)))
+			if v.Action == lockout.Refuse {
+				t.Fatalf("guess %d: got refused, want it to go on", i)
+			}
+			first.Undecided()
+			second.Failed()
+		}
+		r.want("after ten", r.try(here, "anna", "right", true), lockout.Refuse, 0)
+	}
+}
+
+// TestDevices: any number of logins at once with one secret go on; that many are on their way keeps guesses out all the
+// same, though their like was called back.
+func TestDevices(t *testing.T) {
+	r := newRig(t, lockout.DefaultConfig())
+	var out []lockout.Try
+	for range 50 {
+		try, v := r.view.Attempt(r.login(here, "anna", "right"))
+		r.want("one of 50 devices", v, lockout.GoOn, 0)
+		out = append(out, try)
+	}
+	for i := range out {
+		out[i].Succeeded()
+	}
+	through := 0
+	for i := range 50 {
+		first, _ := r.view.Attempt(r.login(here, "anna", fmt.Sprint(i)))
+		if _, v := r.view.Attempt(r.login(here, "anna", fmt.Sprint(i))); v.Action != lockout.Refuse {
+			through++ // and stays on its way
+		}
+		first.Undecided()
+	}
+	if through > 10 {
+		t.Errorf("guesses on their way: got %d, want at most 10", through)
+	}
+}
+
 // TestKnownFor: a pair is known for as long as is configured.
 func TestKnownFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

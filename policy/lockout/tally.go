@@ -7,9 +7,11 @@ const hour = int64(time.Hour)
 
 // A tally counts failures from the first of them on, until their window ends. Times are nanoseconds of Keeper.now.
 type tally struct {
-	first  int64
-	failed uint16
-	flying uint16 // logins on their way that have been counted for fear that they fail
+	first   int64
+	failed  uint16
+	flying  uint16 // logins on their way that have been counted for fear that they fail
+	pending uint32 // of the secret that the last of these came with
+	marks   int64  // until when there are wrong secrets to be known again; not kept by the window
 }
 
 // roll forgets what is older than the window.
@@ -25,20 +27,24 @@ func (t *tally) full(most int) bool {
 	return most > 0 && int(t.failed)+int(t.flying) >= most
 }
 
+// begun says whether a login with this secret is on its way, and the last that began: one user's many devices may all come
+// at once.
+func (t *tally) begun(secret Key) bool {
+	return secret != 0 && t.flying > 0 && t.pending == uint32(secret)
+}
+
 // lift counts a login that begins.
-func (t *tally) lift() {
+func (t *tally) lift(secret Key) {
+	t.pending = uint32(secret)
 	if t.flying < maxCount {
 		t.flying++
 	}
 }
 
-// land counts the end of one, and its failure.
-func (t *tally) land(failed bool) {
+// land counts the end of one.
+func (t *tally) land() {
 	if t.flying > 0 {
 		t.flying--
-	}
-	if failed {
-		t.fail()
 	}
 }
 

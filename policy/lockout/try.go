@@ -46,7 +46,8 @@ type Try struct {
 	login   Login
 	pair    Key
 	good    bool // goes by the known-good lane
-	charged bool // counted as if it had failed, for its secret is a new one
+	charged bool // counted as if it had failed, for its secret may be a new wrong one
+	again   bool // its secret is one that was wrong before
 }
 
 // Attempt decides on a login, in memory and at once. Where it does not refuse, the caller owes the Try an end. Logins of
@@ -81,41 +82,41 @@ func (v *View) askKnown(t *Try, now int64) (good, ok bool) {
 	}
 	t.good = true
 	g.roll(now, hour)
-	full := g.full(v.config.KnownFailures)
-	if t.seen(now, full) {
+	if t.seen(&g.tally, now) {
 		return true, true
 	}
-	if full {
+	if g.full(v.config.KnownFailures) && !g.begun(t.login.Secret) {
 		return true, false
 	}
-	g.lift()
+	g.lift(t.login.Secret)
 	t.charged = true
 	return true, true
 }
 
-// seen says whether the login's secret is one that the pair came with before, and remembers it unless only asked to look.
-func (t *Try) seen(now int64, look bool) bool {
-	if t.login.Secret == 0 {
+// seen says whether the login's secret is one that was wrong for the pair before; then it is remembered for longer.
+func (t *Try) seen(p *tally, now int64) bool {
+	if t.login.Secret == 0 || p.marks <= now {
 		return false
 	}
-	key, most := pair(t.pair, t.login.Secret), int64(t.view.config.SameSecretFor)
+	most := int64(t.view.config.SameSecretFor)
 	was := false
-	t.secrets().Update(store.Key(key), now, func(until int64) int64 {
-		was = until > now
-		if look && !was {
-			return 0
+	t.secrets(t.view).Update(store.Key(pair(t.pair, t.login.Secret)), now, func(until int64) int64 {
+		if was = until > now; !was {
+			return until
 		}
+		p.marks = now + most
 		return now + most
 	})
+	t.again = was
 	return was
 }
 
 // secrets is where the wrong secrets of the login's lane are.
-func (t *Try) secrets() *store.Times {
+func (t *Try) secrets(v *View) *store.Times {
 	if t.good {
-		return t.view.keeper.knownSeen
+		return v.keeper.knownSeen
 	}
-	return t.view.keeper.pairsSeen
+	return v.keeper.pairsSeen
 }
 
 func (v *View) attemptUnknown(t Try, now int64) (Try, Verdict) {
@@ -159,20 +160,19 @@ func (v *View) charge(t *Try, now int64) (wait time.Duration, ok bool) {
 	s := k.pairs.lock(t.pair)
 	defer s.mu.Unlock()
 	p := s.get(t.pair)
-	full := false
 	if p != nil {
 		p.roll(now, int64(c.Window))
-		wait, full = c.wait(c.User.DelayAfter, int(p.failed)), p.full(c.User.LockoutAfter)
-	}
-	if t.seen(now, full) {
-		return wait, true
-	}
-	if full {
-		return 0, false
+		wait = c.wait(c.User.DelayAfter, int(p.failed))
+		if t.seen(p, now) {
+			return wait, true
+		}
+		if p.full(c.User.LockoutAfter) && !p.begun(t.login.Secret) {
+			return 0, false
+		}
 	}
 	p = s.use(t.pair)
 	p.roll(now, int64(c.Window))
-	p.lift()
+	p.lift(t.login.Secret)
 	t.charged = true
 	return wait, true
 }
@@ -184,18 +184,22 @@ func (t *Try) Failed() {
 		return
 	}
 	t.view = nil
-	if !t.charged {
-		return // the same secret again
+	if t.again {
+		return
 	}
 	k, now := v.keeper, v.keeper.now()
+	again := false
 	if t.good {
 		s := k.known.lock(t.pair)
 		if g := s.get(t.pair); g != nil {
-			g.land(true)
+			again = v.fail(t, &g.tally, now)
 		}
 		s.mu.Unlock()
 	} else {
-		v.failPair(t, now)
+		again = v.failPair(t, now)
+	}
+	if again {
+		return
 	}
 	n := t.login.Network
 	if !t.good {
@@ -207,15 +211,30 @@ func (t *Try) Failed() {
 	v.lookForSpray(t, now)
 }
 
+// fail counts the failure, unless the secret was wrong before, and remembers the secret.
+func (v *View) fail(t *Try, p *tally, now int64) (again bool) {
+	if t.charged {
+		p.land()
+	}
+	if secret := t.login.Secret; secret != 0 {
+		p.marks = now + int64(v.config.SameSecretFor)
+		if touch(t.secrets(v), pair(t.pair, secret), now, v.config.SameSecretFor) {
+			return true
+		}
+	}
+	p.fail()
+	return false
+}
+
 // failPair counts the failure for the pair, and locks it out where it is one too many.
-func (v *View) failPair(t *Try, now int64) {
+func (v *View) failPair(t *Try, now int64) (again bool) {
 	k, c := v.keeper, &v.config
 	s := k.pairs.lock(t.pair)
 	p := s.use(t.pair)
 	p.roll(now, int64(c.Window))
-	p.land(true)
+	again = v.fail(t, p, now)
 	n := int(p.failed)
-	over := c.User.LockoutAfter > 0 && n >= c.User.LockoutAfter
+	over := !again && c.User.LockoutAfter > 0 && n >= c.User.LockoutAfter
 	if over {
 		p.failed = 0 // the next lockout takes as many again
 	}
@@ -223,6 +242,7 @@ func (v *View) failPair(t *Try, now int64) {
 	if over {
 		k.lockOut(t.pair, record{network: t.login.Network.Prefix, user: t.login.User, name: t.login.Name, failures: n, cause: UserFailures}, c, now)
 	}
+	return again
 }
 
 // failNetwork counts the failure for a client network, and locks it out where it is one too many.
@@ -298,21 +318,18 @@ func (t *Try) release(now int64) {
 	}
 	t.charged = false
 	k := t.view.keeper
-	if t.login.Secret != 0 {
-		forget(t.secrets(), pair(t.pair, t.login.Secret), now)
-	}
 	if t.good {
 		s := k.known.lock(t.pair)
 		if g := s.get(t.pair); g != nil {
-			g.land(false)
+			g.land()
 		}
 		s.mu.Unlock()
 		return
 	}
 	s := k.pairs.lock(t.pair)
 	if p := s.get(t.pair); p != nil {
-		p.land(false)
-		if p.failed == 0 && p.flying == 0 {
+		p.land()
+		if p.failed == 0 && p.flying == 0 && p.marks <= now {
 			s.remove(t.pair)
 		}
 	}
