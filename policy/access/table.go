@@ -102,14 +102,14 @@ func (r *ranges4) contains(a uint32) bool {
 type ranges6 struct {
 	list []range6
 	// levels are a tree over the upper halves of where ranges begin. The first level holds that of the first of each run of
-	// ranges, and each other one the first of each group of the level before it. Together they are small, and a search reads one of its lines a level; halving would miss the cache, and the processor's guess
-	// where to go on, twenty times.
+	// ranges, and each other one the first of each group of the level before it. A search reads one line of the
+	// processor's cache a level; halving would miss the cache, and the guess where to go on, twenty times.
 	levels [][]uint64
 }
 
 const (
 	runSize   = 4 // how many ranges are looked at at once
-	groupSize = 8  // how many numbers are: as many as a cache line has
+	groupSize = 8 // how many numbers are: as many as a cache line has
 )
 
 func (r *ranges6) contains(a uint128) bool {
