@@ -174,7 +174,6 @@ type exam struct {
 	tls    *tls.Config // the configured one, for what it trusts
 	way    way
 	local  netip.AddrPort // where connections come from
-	trust  error
 	Exam
 }
 
@@ -303,7 +302,7 @@ func (x *exam) met(v *visit) {
 	f.XClientOffered = v.greeting.Code == "XCLIENT"
 	f.SameHost = v.sameHost()
 	if v.state != nil {
-		f.Cert, x.trust = x.certificate(v.state)
+		f.Cert = x.certificate(v.state)
 	}
 }
 

@@ -18,9 +18,7 @@ func (x *exam) judgePlaintext() {
 		x.found("USER in clear", "refused, and not needed: "+f.PlaintextText)
 	case f.Plaintext == answerTaken && c.TLS == TLSNone && !f.SameHost && f.STLS == answerTaken:
 		x.odd(LevelOdd, "USER in clear", "taken", "passwords cross the network in clear though the server knows TLS")
-		if x.trust == nil || f.Cert.KeySHA256 != "" {
-			x.change("tls", TLSStart, "the server knows STLS: passwords need not go in clear")
-		}
+		x.change("tls", TLSStart, "the server knows STLS: passwords need not go in clear")
 	case f.Plaintext == answerTaken:
 		x.found("USER in clear", "taken")
 	case f.Plaintext == "":
@@ -182,7 +180,7 @@ func (x *exam) certificateRemedy(t *TLSFacts) {
 	switch {
 	case t.ServerName != "":
 		x.changeTLS("tls_server_name", t.ServerName, "the certificate is for this name, not for "+x.member.address.host)
-	case t.KeySHA256 != "" && time.Now().Before(t.NotAfter) || x.tls.InsecureSkipVerify:
+	case time.Now().Before(t.NotAfter) || x.tls.InsecureSkipVerify:
 		x.changeTLS("tls_pin_sha256", "["+t.KeySHA256+"]",
 			"nobody that is trusted vouches for the certificate: look at the server itself whether this is its key, or write its CA's file as tls_ca")
 	}

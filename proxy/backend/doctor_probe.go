@@ -137,7 +137,7 @@ func (x *exam) startTLS(ctx context.Context) {
 		return
 	}
 	v.lines = pop3.NewReader(v.conn)
-	f.Cert, x.trust = x.certificate(v.state)
+	f.Cert = x.certificate(v.state)
 	f.TLSCapabilities, _ = v.capa(ctx)
 	v.quit(ctx)
 }

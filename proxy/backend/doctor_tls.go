@@ -24,9 +24,8 @@ type TLSFacts struct {
 	SelfSigned bool `json:"self_signed"`
 	// KeySHA256 is what tls_pin_sha256 would have for the server's key.
 	KeySHA256 string `json:"key_sha256"`
-	// Problem is why it would not be trusted as the backend is configured, "" where it would. Fix is what to do.
+	// Problem is why it would not be trusted as the backend is configured, "" where it would.
 	Problem string `json:"problem,omitempty"`
-	Fix     string `json:"fix,omitempty"`
 	// ServerName is a name that would make it trusted, "" for none.
 	ServerName string `json:"server_name,omitempty"`
 	old        uint16
@@ -41,10 +40,10 @@ func (x *exam) lenient() *tls.Config {
 }
 
 // certificate looks at what the server showed, and whether it would be trusted.
-func (x *exam) certificate(cs *tls.ConnectionState) (*TLSFacts, error) {
+func (x *exam) certificate(cs *tls.ConnectionState) *TLSFacts {
 	f := &TLSFacts{Version: tls.VersionName(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite), Chain: len(cs.PeerCertificates), old: cs.Version}
 	if f.Chain == 0 {
-		return f, nil
+		return f
 	}
 	leaf := cs.PeerCertificates[0]
 	key := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
@@ -58,9 +57,9 @@ func (x *exam) certificate(cs *tls.ConnectionState) (*TLSFacts, error) {
 		slices.Equal(leaf.RawSubject, leaf.RawIssuer) && f.Chain == 1
 	err := x.verify(cs, x.tls.ServerName)
 	if err == nil {
-		return f, nil
+		return f
 	}
-	f.Problem, f.Fix = problemText(err), certificateFix(err)
+	f.Problem = problemText(err)
 	for _, name := range leaf.DNSNames {
 		name = strings.Replace(name, "*", "pop", 1)
 		if x.verify(cs, name) == nil {
@@ -68,7 +67,7 @@ func (x *exam) certificate(cs *tls.ConnectionState) (*TLSFacts, error) {
 			break
 		}
 	}
-	return f, err
+	return f
 }
 
 // verify does what the configuration would.
