@@ -97,6 +97,20 @@ func TestListenHosts(t *testing.T) {
 	}
 }
 
+// TestIncludesItselfBesideAnEmptyFile has what is included too deep begin with a file of no lines.
+func TestIncludesItselfBesideAnEmptyFile(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"0.conf": "", "it.conf": "include *.conf;"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := convert.Nginx([]string{filepath.Join(dir, "it.conf")})
+	if want := "it.conf:1: files include each other"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
 // load has popgate read what was converted.
 func load(t *testing.T, text []byte) {
 	t.Helper()

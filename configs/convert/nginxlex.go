@@ -53,7 +53,7 @@ type nginxReader struct {
 	files int
 }
 
-// file reads a file. What it includes is read where all of `wanted` are about to be looked at: expand does it.
+// file reads a file. What it includes is read when a block is about to be looked at: expand does it.
 func (r *nginxReader) file(name string) ([]*directive, error) {
 	if r.files++; r.files > maxFiles {
 		return nil, fmt.Errorf("%s: more than %d files are included", name, maxFiles)
@@ -72,14 +72,14 @@ func (r *nginxReader) file(name string) ([]*directive, error) {
 
 // expand puts the contents of included files in the place of `include` lines, at this level of blocks.
 func (r *nginxReader) expand(list []*directive, depth int) ([]*directive, error) {
-	if depth > maxDepth {
-		return nil, fmt.Errorf("%s: files include each other %d deep", list[0].place, depth)
-	}
 	var all []*directive
 	for _, d := range list {
 		if d.name != "include" || len(d.args) != 1 {
 			all = append(all, d)
 			continue
+		}
+		if depth == maxDepth {
+			return nil, fmt.Errorf("%s: files include each other %d deep", d.place, depth)
 		}
 		pattern := d.args[0]
 		if !filepath.IsAbs(pattern) {
