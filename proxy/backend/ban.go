@@ -104,7 +104,8 @@ func (g *goodLogins) fingerprint(a *attempt) uint64 {
 	part(a.req.Account)
 	ip := site(a.req.Client.Addr.Addr()).Addr().As16()
 	_, _ = h.Write(ip[:])
-	_, _ = h.Write(a.secret)
+	// Hashed first: h would keep a copy of the password in its buffer.
+	maphash.WriteComparable(&h, maphash.Bytes(g.seed, a.secret))
 	return h.Sum64()
 }
 

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 
@@ -156,7 +157,7 @@ func refusedUser(r pop3.Reply, user string, willing bool) Kind {
 // refusedPass says what a -ERR to PASS means. What is not understood is a wrong password: taking a wrong password for
 // anything else would let it be guessed uncounted. Nor may a secret that the server repeats decide, as a name may not.
 func refusedPass(r pop3.Reply, user string, secret []byte) Kind {
-	text := withoutWord(bare(r.Text, user), strings.ToLower(string(secret)))
+	text := withoutSecret(bare(r.Text, user), secret)
 	if wantsTLS(text) {
 		return RefusesPlaintext
 	}
@@ -288,8 +289,8 @@ func bare(text, user string) string {
 }
 
 // withoutWord blanks word wherever it stands alone in s: a user called "i" must not take the "i" out of "in use".
-func withoutWord(s, word string) string {
-	if word == "" {
+func withoutWord[W string | []byte](s string, word W) string {
+	if len(word) == 0 {
 		return s
 	}
 	for {
@@ -299,6 +300,13 @@ func withoutWord(s, word string) string {
 		}
 		s = s[:i] + s[i+len(word):]
 	}
+}
+
+// withoutSecret is withoutWord of a text in lower case for a secret in whatever case, of which it leaves no copy.
+func withoutSecret(text string, secret []byte) string {
+	word := bytes.ToLower(secret)
+	defer clear(word)
+	return withoutWord(text, word)
 }
 
 func containsAny(s string, words []string) bool {
@@ -315,18 +323,14 @@ func hasWord(s, word string) bool {
 	return indexWord(s, word) >= 0
 }
 
-func indexWord(s, word string) int {
-	for from := 0; ; {
-		i := strings.Index(s[from:], word)
-		if i < 0 {
-			return -1
-		}
-		i += from
-		from = i + len(word)
-		if (i == 0 || !alphanumeric(s[i-1])) && (from == len(s) || !alphanumeric(s[from])) {
+func indexWord[W string | []byte](s string, word W) int {
+	for i := 0; i+len(word) <= len(s); i++ {
+		end := i + len(word)
+		if s[i:end] == string(word) && (i == 0 || !alphanumeric(s[i-1])) && (end == len(s) || !alphanumeric(s[end])) {
 			return i
 		}
 	}
+	return -1
 }
 
 func alphanumeric(c byte) bool {

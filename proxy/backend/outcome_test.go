@@ -222,3 +222,16 @@ func FuzzRefused(f *testing.F) {
 		}
 	})
 }
+
+// TestSecretLeavesNoCopy holds that a password is looked for in a refusal without a string of it being made, which nobody
+// could wipe.
+func TestSecretLeavesNoCopy(t *testing.T) {
+	secret := []byte(strings.Repeat("long secret ", 20))
+	text := strings.Repeat("nothing of it ", 30)
+	if n := testing.AllocsPerRun(100, func() { withoutSecret(text, secret) }); n > 1 {
+		t.Errorf("got %v allocations, want the one that is wiped", n)
+	}
+	if got := withoutSecret("no: xlong, long!", []byte("LoNg")); got != "no: xlong, !" {
+		t.Errorf("got %q", got)
+	}
+}

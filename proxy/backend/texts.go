@@ -39,7 +39,7 @@ func (t *texts) kind(text string) (Kind, bool) {
 // password that the server repeats can decide.
 func (a *attempt) kindOfPass(r pop3.Reply) Kind {
 	if _, ok := coded(r.Code); !ok {
-		text := withoutWord(a.bare(r.Text), strings.ToLower(string(a.secret)))
+		text := withoutSecret(a.bare(r.Text), a.secret)
 		if kind, ok := a.pool.texts.kind(text); ok {
 			return kind
 		}
