@@ -86,14 +86,8 @@ func (m *manager) silence(e *managed, sites []*site) time.Time {
 
 // wish is the second part of a visit where nothing is due: the issuer is asked when it would have the certificates renewed by now.
 func (m *manager) wish(ctx context.Context, o *order) {
-	v := m.view.Load()
-	if v == nil || !m.wanted(o.m) {
-		m.finish(o, nil)
-		return
-	}
-	sites, _, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
-	if err != nil {
-		m.fail(o, err)
+	v, sites, _ := m.begin(ctx, o)
+	if v == nil {
 		return
 	}
 	for n, s := range sites {

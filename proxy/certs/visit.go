@@ -78,16 +78,25 @@ func usable(sites []*site, now time.Time) bool {
 	return len(sites) > 0 && now.Before(sites[0].cert.Leaf.NotAfter)
 }
 
-// load is the first part of a visit: it shows what the storage has, and passes on what an issuer must be asked for.
-func (m *manager) load(ctx context.Context, o *order) {
-	v := m.view.Load()
+// begin is how each part of a visit begins: the storage is read, since another node may have been faster. A nil view says that the visit has ended.
+func (m *manager) begin(ctx context.Context, o *order) (v *acmeView, sites []*site, bad []place) {
+	v = m.view.Load()
 	if v == nil || !m.wanted(o.m) {
 		m.finish(o, nil)
-		return
+		return nil, nil, nil
 	}
-	sites, _, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
+	sites, bad, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
 	if err != nil {
 		m.fail(o, err)
+		return nil, nil, nil
+	}
+	return v, sites, bad
+}
+
+// load is the first part of a visit: it shows what the storage has, and passes on what an issuer must be asked for.
+func (m *manager) load(ctx context.Context, o *order) {
+	v, sites, _ := m.begin(ctx, o)
+	if v == nil {
 		return
 	}
 	m.install(o.m, sites)
@@ -125,15 +134,8 @@ func (m *manager) wanted(e *managed) bool {
 
 // obtain is the second part of a visit.
 func (m *manager) obtain(ctx context.Context, o *order) {
-	v := m.view.Load()
-	if v == nil || !m.wanted(o.m) {
-		m.finish(o, nil)
-		return
-	}
-	// Read again: the turn may have come late, and another node been faster.
-	sites, bad, err := v.read(ctx, o.m.name, m.revokedOf(o.m)...)
-	if err != nil {
-		m.fail(o, err)
+	v, sites, bad := m.begin(ctx, o)
+	if v == nil {
 		return
 	}
 	v.clear(ctx, bad, m)
