@@ -167,6 +167,8 @@ func refusedPass(r pop3.Reply, user string, secret []byte) Kind {
 	switch {
 	case containsAny(text, temporary):
 		return Temporary
+	case containsAny(text, disabled):
+		return Permanent
 	case containsAny(text, blame):
 		return WrongPassword
 	case mailboxBusy(text):
@@ -204,7 +206,9 @@ var (
 		"no such mailbox", "unknown account", "no such account", "user not found", "not exist",
 	}
 	unknownName = []string{"not found", "unknown", "invalid"} // unless it is about a command
-	temporary   = []string{"temporar", "unavailable"}
+	temporary   = []string{"temporar", "unavailable", "chdir"} // the last is Courier's, of a Maildir that is not there
+	// disabled is Courier's to the right password alone; of a server that says the like to any, admins know best.
+	disabled = []string{"pop3 access disabled for this account"}
 	// broken is what only counts where nothing is said against the password: it is not to be guessed uncounted.
 	broken = []string{
 		"try again", "try later", "system error", "internal error", "server error", "i/o error", "quota exceeded",

@@ -59,6 +59,12 @@ func TestRefusedPass(t *testing.T) {
 		{"-ERR System error, can't open spool file, do you own it?", "alice", Temporary},   // qpopper
 		{"-ERR Unable to copy mail spool file, quota exceeded (122)", "alice", Temporary},  // qpopper
 		{"-ERR Temporary problem, please try again later", "alice", Temporary},             // Courier
+		{"-ERR POP3 access disabled for this account.", "alice", Permanent},                // Courier
+		{"-ERR POP3 access disabled via insecure connection.", "alice", RefusesPlaintext},  // Courier
+		{"-ERR chdir alice/Maildir failed", "alice", Temporary},                            // Courier
+		{"-ERR chdir Maildir (./Maildir): Permission denied", "alice", Temporary},          // Courier
+		{"-ERR Login failed: pop3 access disabled for xchdir", "xchdir", WrongPassword},
+		{"-ERR Login failed for chdir", "chdir@example.org", WrongPassword},
 		{"-ERR Server Unavailable. 21", "alice", Temporary},                                // Exchange
 		{"-ERR Logon failure: unknown user name or bad password.", "alice", WrongPassword}, // Exchange
 		{"-ERR invalid password (internal error 5)", "alice", WrongPassword},
