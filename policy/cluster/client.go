@@ -108,9 +108,11 @@ func (c *Client) Eval(ctx context.Context, script string, keys []string, args ..
 	return c.result(ctx, func(ctx context.Context) (any, error) { return c.redis.Eval(ctx, script, keys, args...).Result() })
 }
 
-// Health tells whether Redis is there and takes writes. A replica, a server that is loading, or one whose disk is full does not.
-func (c *Client) Health(ctx context.Context) error {
-	_, err := c.Do(ctx, "SET", c.Key("health", "probe"), "1", "EX", 60)
+// Health tells whether Redis is there and takes writes where it keeps part. A replica, a server that is loading, or one whose disk
+// is full does not.
+func (c *Client) Health(ctx context.Context, part string) error {
+	// Below the part's own tag: a Redis Cluster keeps other keys on other servers.
+	_, err := c.Do(ctx, "SET", c.Key(part, "probe"), "1", "EX", 60)
 	return err
 }
 

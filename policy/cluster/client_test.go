@@ -121,7 +121,7 @@ func exercise(t *testing.T, c *Client) {
 	if _, err := c.Do(ctx, "LLEN", a); err == nil || !strings.HasPrefix(err.Error(), "redis: WRONGTYPE") {
 		t.Errorf("LLEN of a text: %v", err)
 	}
-	must(t, c.Health(ctx))
+	must(t, c.Health(ctx, "test"))
 }
 
 func TestSingle(t *testing.T) {
@@ -131,21 +131,21 @@ func TestSingle(t *testing.T) {
 	c.Addresses = []string{socket}
 	c.PasswordFile = fileWith(t, "first\n")
 	client := newClient(t, c)
-	eventually(t, "redis is up", func() error { return client.Health(t.Context()) })
+	eventually(t, "redis is up", func() error { return client.Health(t.Context(), "test") })
 	exercise(t, client)
 
 	small := c
 	small.Username, small.PasswordFile = "small", fileWith(t, "secret")
 	exercise(t, newClient(t, small))
 	small.Prefix = "other"
-	if err := newClient(t, small).Health(t.Context()); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+	if err := newClient(t, small).Health(t.Context(), "test"); err == nil || !strings.Contains(err.Error(), "NOPERM") {
 		t.Errorf("another's keys: %v", err)
 	}
 
 	// The password changes while we run: a new connection takes the new one from the file.
 	_, err := client.Do(t.Context(), "CONFIG", "SET", "requirepass", "second")
 	must(t, err)
-	if err := newClient(t, c).Health(t.Context()); err == nil {
+	if err := newClient(t, c).Health(t.Context(), "test"); err == nil {
 		t.Error("the old password works")
 	}
 	must(t, os.WriteFile(c.PasswordFile, []byte("second\n"), 0o600))
@@ -153,7 +153,7 @@ func TestSingle(t *testing.T) {
 	if err != nil && !strings.Contains(err.Error(), "EOF") {
 		t.Error(err)
 	}
-	eventually(t, "connected anew", func() error { return client.Health(t.Context()) })
+	eventually(t, "connected anew", func() error { return client.Health(t.Context(), "test") })
 }
 
 func TestHealthOfReplica(t *testing.T) {
@@ -163,7 +163,7 @@ func TestHealthOfReplica(t *testing.T) {
 	c.Addresses = []string{socket}
 	client := newClient(t, c)
 	eventually(t, "redis is up", func() error { _, err := client.Do(t.Context(), "PING"); return err })
-	if err := client.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "READONLY") {
+	if err := client.Health(t.Context(), "test"); err == nil || !strings.Contains(err.Error(), "READONLY") {
 		t.Errorf("a replica: got %v, want READONLY", err)
 	}
 }
@@ -178,10 +178,10 @@ func TestSentinel(t *testing.T) {
 	c.Addresses = []string{fmt.Sprintf("127.0.0.1:%d", watcher)}
 	c.PasswordFile, c.SentinelPasswordFile = fileWith(t, "first"), fileWith(t, "watch\n")
 	client := newClient(t, c)
-	eventually(t, "the Sentinel knows its master", func() error { return client.Health(t.Context()) })
+	eventually(t, "the Sentinel knows its master", func() error { return client.Health(t.Context(), "test") })
 	exercise(t, client)
 	c.Master = "another"
-	if err := newClient(t, c).Health(t.Context()); err == nil {
+	if err := newClient(t, c).Health(t.Context(), "test"); err == nil {
 		t.Error("a master that no Sentinel knows is there")
 	}
 }
@@ -217,7 +217,7 @@ func TestCluster(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			err = client.Health(t.Context())
+			err = client.Health(t.Context(), "test")
 			_ = client.Close()
 			if err != nil {
 				return err
@@ -228,6 +228,24 @@ func TestCluster(t *testing.T) {
 	for i := range 8 { // prefixes in slots of both nodes
 		c.Prefix = fmt.Sprintf("popgate%d", i)
 		exercise(t, newClient(t, c))
+	}
+
+	// One node takes no writes any more: a part is healthy if it is at the other.
+	one := DefaultConfig()
+	one.Addresses = c.Addresses[:1]
+	_, err := newClient(t, one).Do(t.Context(), "CONFIG", "SET", "min-replicas-to-write", 1)
+	must(t, err)
+	found := map[bool]int{}
+	for i := range 16 {
+		client, part := newClient(t, c), fmt.Sprintf("part%d", i)
+		_, err := client.Do(t.Context(), "SET", client.Key(part, "a"), "x")
+		if health := client.Health(t.Context(), part); (health == nil) != (err == nil) {
+			t.Errorf("%s: health is %v, and a write ends with %v", part, health, err)
+		}
+		found[err == nil]++
+	}
+	if len(found) != 2 {
+		t.Errorf("writes succeeded, by count: %v; want some and not all", found)
 	}
 }
 
@@ -270,7 +288,7 @@ func TestTLS(t *testing.T) {
 	c.Addresses = []string{fmt.Sprintf("127.0.0.1:%d", port)}
 	c.TLS, c.TLSCA, c.TLSCert, c.TLSKey = true, ca, cert, key
 	client := newClient(t, c)
-	eventually(t, "redis is up", func() error { return client.Health(t.Context()) })
+	eventually(t, "redis is up", func() error { return client.Health(t.Context(), "test") })
 	exercise(t, client)
 	for name, change := range map[string]func(*Config){
 		"the system's CAs":    func(c *Config) { c.TLSCA = "" },
@@ -279,7 +297,7 @@ func TestTLS(t *testing.T) {
 	} {
 		wrong := c
 		change(&wrong)
-		if newClient(t, wrong).Health(t.Context()) == nil {
+		if newClient(t, wrong).Health(t.Context(), "test") == nil {
 			t.Errorf("%s: connected", name)
 		}
 	}

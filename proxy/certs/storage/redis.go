@@ -182,6 +182,6 @@ func (r *inRedis) release(ctx context.Context, name, token string) (bool, error)
 	return v == int64(1), err
 }
 
-func (r *inRedis) health(ctx context.Context) error { return r.client.Health(ctx) }
+func (r *inRedis) health(ctx context.Context) error { return r.client.Health(ctx, redisPart) }
 
 func (r *inRedis) close() { _ = r.client.Close() }

@@ -146,7 +146,7 @@ func NewRedis(t testing.TB) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	r.ready = func() error { return client.Health(t.Context()) }
+	r.ready = func() error { return client.Health(t.Context(), "test") }
 	r.Up(t)
 	return r
 }
