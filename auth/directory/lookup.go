@@ -103,7 +103,7 @@ func (d *Directory) admit(ctx context.Context, q *auth.Query, a *Answer) error {
 
 // verify checks the client's password against the user's hash.
 func (d *Directory) verify(ctx context.Context, q *auth.Query, hash string) error {
-	err := d.passwords.Check(ctx, hash, q.Secret.Reveal())
+	err := d.passwords.Check(ctx, q.Client.Network(), hash, q.Secret.Reveal())
 	switch {
 	case err == nil:
 		return nil

@@ -168,7 +168,7 @@ func ourVerdict(t *testing.T, o Opened, checker *passwd.Checker, name, password,
 		t.Fatalf("%s: %v", name, err)
 	}
 	if a.Hash != "" {
-		if err := checker.Check(t.Context(), a.Hash, []byte(password)); errors.Is(err, passwd.ErrWrong) {
+		if err := checker.Check(t.Context(), netip.Prefix{}, a.Hash, []byte(password)); errors.Is(err, passwd.ErrWrong) {
 			return verdict{}
 		} else if err != nil {
 			t.Fatalf("%s: %v", name, err)

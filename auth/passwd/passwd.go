@@ -10,6 +10,7 @@ import (
 	"crypto/fips140"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"golang.org/x/sync/semaphore"
@@ -44,6 +45,7 @@ const (
 // A Checker checks passwords, so many at a time. Its methods may be called at once; it needs no closing.
 type Checker struct {
 	workers int64
+	shares  shares
 	slots   *semaphore.Weighted
 	memory  *semaphore.Weighted
 }
@@ -56,6 +58,7 @@ func New(workers int) *Checker {
 	}
 	return &Checker{
 		workers: int64(workers),
+		shares:  shares{workers: int64(workers), by: make(map[netip.Prefix]*share)},
 		slots:   semaphore.NewWeighted(int64(workers)),
 		memory:  semaphore.NewWeighted(max(int64(workers)*usualMemory, maxMemory)),
 	}
@@ -63,8 +66,9 @@ func New(workers int) *Checker {
 
 // Check returns nil where secret is what hash was made of, ErrWrong where it is not, and an error with ErrScheme, ErrHash or
 // ErrCost in it where the hash is at fault. It waits for its turn, and returns ctx's error if that ends first; what has begun
-// is not broken off. An empty secret is always wrong. The time it takes depends on the hash and the secret's length alone.
-func (c *Checker) Check(ctx context.Context, hash string, secret []byte) error {
+// is not broken off. However many checks one client network wants, those of others wait for a round of them at most. An empty
+// secret is always wrong. The time it takes depends on the hash and the secret's length alone.
+func (c *Checker) Check(ctx context.Context, from netip.Prefix, hash string, secret []byte) error {
 	w, err := parse(hash)
 	if err != nil {
 		return err
@@ -74,7 +78,7 @@ func (c *Checker) Check(ctx context.Context, hash string, secret []byte) error {
 		return ErrWrong
 	}
 	if w.threads > 0 {
-		release, err := c.acquire(ctx, w)
+		release, err := c.acquire(ctx, from, w)
 		if err != nil {
 			return fmt.Errorf("check a password: wait for a worker: %w", err)
 		}
@@ -89,19 +93,27 @@ func (c *Checker) Check(ctx context.Context, hash string, secret []byte) error {
 	return nil
 }
 
-// acquire waits for workers first and memory second. Whoever holds memory therefore runs, so that nobody waits in vain.
-func (c *Checker) acquire(ctx context.Context, w work) (release func(), err error) {
+// acquire waits for the network's share of the queue, then for workers, then for memory. Whoever holds memory therefore runs, so
+// that nobody waits in vain.
+func (c *Checker) acquire(ctx context.Context, from netip.Prefix, w work) (release func(), err error) {
 	threads := min(w.threads, c.workers)
+	leave, err := c.shares.acquire(ctx, from, threads)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.slots.Acquire(ctx, threads); err != nil {
+		leave()
 		return nil, err
 	}
 	if err := c.memory.Acquire(ctx, w.memory); err != nil {
 		c.slots.Release(threads)
+		leave()
 		return nil, err
 	}
 	return func() {
 		c.memory.Release(w.memory)
 		c.slots.Release(threads)
+		leave()
 	}, nil
 }
 

@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 )
+
+// home is the network that checks are for where it does not matter.
+var home netip.Prefix
 
 // known are hashes of "päss word" (those of RFCs: of theirs) from other programs, so that each format is held to somebody
 // else's idea of it on every machine.
@@ -63,7 +68,7 @@ func TestKnown(t *testing.T) {
 // holds is what must be true of any hash of a secret.
 func holds(t *testing.T, c *Checker, hash, secret string) {
 	t.Helper()
-	if err := c.Check(t.Context(), hash, []byte(secret)); err != nil {
+	if err := c.Check(t.Context(), home, hash, []byte(secret)); err != nil {
 		t.Errorf("Check(%q, %q) = %v", hash, secret, err)
 	}
 	tries := []string{"", secret + "x", secret[:len(secret)-1], secret + "\x00", secret + "\x00" + secret, strings.ToUpper(secret), hash}
@@ -71,7 +76,7 @@ func holds(t *testing.T, c *Checker, hash, secret string) {
 		tries = tries[:2]
 	}
 	for _, wrong := range tries {
-		if err := c.Check(t.Context(), hash, []byte(wrong)); !errors.Is(err, ErrWrong) {
+		if err := c.Check(t.Context(), home, hash, []byte(wrong)); !errors.Is(err, ErrWrong) {
 			t.Errorf("Check(%q, %q) = %v, want ErrWrong", hash, wrong, err)
 		}
 	}
@@ -115,7 +120,7 @@ func TestDoveadm(t *testing.T) {
 			const secret = "pa$$ {w}ö:rd"
 			hash := output(t, doveadm, "pw", "-s", name, "-u", "alice@example.org", "-p", secret)
 			if others[name] {
-				if err := c.Check(t.Context(), hash, []byte(secret)); !errors.Is(err, ErrScheme) || !strings.Contains(err.Error(), name) {
+				if err := c.Check(t.Context(), home, hash, []byte(secret)); !errors.Is(err, ErrScheme) || !strings.Contains(err.Error(), name) {
 					t.Errorf("Check(%q) = %v, want ErrScheme and the name", hash, err)
 				}
 				return
@@ -149,7 +154,7 @@ func TestMkpasswd(t *testing.T) {
 		for _, secret := range secrets {
 			hash := output(t, mkpasswd, "-m", method, secret)
 			if strings.HasPrefix(method, "bcrypt") && len(secret) > 72 { // of which bcrypt sees 72 octets
-				if err := c.Check(t.Context(), hash, []byte(secret)); err != nil {
+				if err := c.Check(t.Context(), home, hash, []byte(secret)); err != nil {
 					t.Errorf("Check(%q) = %v", hash, err)
 				}
 				continue
@@ -198,7 +203,7 @@ func TestRefused(t *testing.T) {
 		{"{SCRAM-SHA-256}4096,CwG4iaxgNPZqixiY4AtdNQ==,2GHVtBW6MUgxR+9Rb7RrKqgsLPw=,skkyE4AYkyl//UfSRvHCfK59mIs=", ErrHash},
 		{"{PLAIN}" + strings.Repeat("x", maxHash), ErrHash},
 	} {
-		err := New(1).Check(t.Context(), tt.hash, []byte("x"))
+		err := New(1).Check(t.Context(), home, tt.hash, []byte("x"))
 		if !errors.Is(err, tt.want) {
 			t.Errorf("Check(%.80q) = %v, want %v", tt.hash, err, tt.want)
 			continue
@@ -213,7 +218,7 @@ func TestRefused(t *testing.T) {
 func TestLocked(t *testing.T) {
 	for _, hash := range []string{"{CRYPT}!", "{CRYPT}*", "{CRYPT}!$1$DHEmEFdM$gRZloawicwW76iU89i0pE1", "{SHA512-CRYPT}!!"} {
 		for _, secret := range []string{"pass", "!", "*", ""} {
-			if err := New(1).Check(t.Context(), hash, []byte(secret)); !errors.Is(err, ErrWrong) {
+			if err := New(1).Check(t.Context(), home, hash, []byte(secret)); !errors.Is(err, ErrWrong) {
 				t.Errorf("Check(%q, %q) = %v, want ErrWrong", hash, secret, err)
 			}
 		}
@@ -224,10 +229,10 @@ func TestLocked(t *testing.T) {
 func TestLongSecret(t *testing.T) {
 	long := strings.Repeat("x", maxSecret)
 	c := New(1)
-	if err := c.Check(t.Context(), "{PLAIN}"+long, []byte(long)); err != nil {
+	if err := c.Check(t.Context(), home, "{PLAIN}"+long, []byte(long)); err != nil {
 		t.Error(err)
 	}
-	if err := c.Check(t.Context(), "{PLAIN}"+long+"x", []byte(long+"x")); !errors.Is(err, ErrWrong) {
+	if err := c.Check(t.Context(), home, "{PLAIN}"+long+"x", []byte(long+"x")); !errors.Is(err, ErrWrong) {
 		t.Errorf("one octet more: %v", err)
 	}
 }
@@ -256,7 +261,7 @@ func TestFlood(t *testing.T) {
 				left := make(chan error)
 				for range 100 {
 					go func() {
-						release, err := c.acquire(ctx, tt.w)
+						release, err := c.acquire(ctx, home, tt.w)
 						if err != nil {
 							left <- err
 							return
@@ -306,23 +311,66 @@ func TestFlood(t *testing.T) {
 // Check itself takes its turn, for hashes that are work and for those alone.
 func TestCheckWaits(t *testing.T) {
 	c := New(1)
-	release, err := c.acquire(t.Context(), work{threads: 1})
+	release, err := c.acquire(t.Context(), home, work{threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	const hash = "$1$DHEmEFdM$gRZloawicwW76iU89i0pE1"
-	if err := c.Check(ctx, hash, []byte("pass")); !errors.Is(err, context.Canceled) || errors.Is(err, ErrWrong) {
+	if err := c.Check(ctx, home, hash, []byte("pass")); !errors.Is(err, context.Canceled) || errors.Is(err, ErrWrong) {
 		t.Errorf("no worker is free: %v", err)
 	}
-	if err := c.Check(ctx, "{PLAIN}pass", []byte("pass")); err != nil {
+	if err := c.Check(ctx, home, "{PLAIN}pass", []byte("pass")); err != nil {
 		t.Errorf("what is no work waits: %v", err)
 	}
 	release()
-	if err := c.Check(t.Context(), hash, []byte("pass")); err != nil {
+	if err := c.Check(t.Context(), home, hash, []byte("pass")); err != nil {
 		t.Error(err)
 	}
+}
+
+// Who guesses from one network, however fast, does not keep others from their turn.
+func TestShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(2)
+		ctx, cancel := context.WithCancel(t.Context())
+		turns := make(chan netip.Prefix)
+		var all sync.WaitGroup
+		queue := func(from netip.Prefix) {
+			all.Go(func() {
+				release, err := c.acquire(ctx, from, work{threads: 1})
+				if err != nil {
+					return
+				}
+				defer release()
+				select {
+				case turns <- from:
+				case <-ctx.Done():
+				}
+			})
+			synctest.Wait()
+		}
+		for range 100 {
+			queue(home)
+		}
+		other := netip.MustParsePrefix("192.0.2.7/32")
+		queue(other)
+		for range 2 { // those that ran when it came
+			if from := <-turns; from != home {
+				t.Fatalf("the turn is %s's", from)
+			}
+			synctest.Wait()
+		}
+		if a, b := <-turns, <-turns; a != other && b != other {
+			t.Errorf("the next are %s and %s, and %s still waits", a, b, other)
+		}
+		cancel()
+		all.Wait()
+		if len(c.shares.by) > 0 || !c.slots.TryAcquire(c.workers) {
+			t.Errorf("%d shares are left, or workers are taken", len(c.shares.by))
+		}
+	})
 }
 
 func TestNewByItself(t *testing.T) {
@@ -354,7 +402,7 @@ func FuzzCheck(f *testing.F) {
 		if w.memory > 1024 || len(secret) > maxSecret || slow(hash) {
 			return
 		}
-		err = c.Check(t.Context(), hash, []byte(secret))
+		err = c.Check(t.Context(), home, hash, []byte(secret))
 		if err != nil && !errors.Is(err, ErrWrong) || secret == "" && err == nil {
 			t.Errorf("Check = %v", err)
 		}
