@@ -308,6 +308,26 @@ func TestDirectoryWait(t *testing.T) {
 	}
 }
 
+// Where hashes are checked so slowly that refusals miss their first tick, unknown users are refused as late as known ones.
+func TestSlowHashes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gw := New(newBook(), nil, nil)
+		refusal := func(cause error, took time.Duration) time.Duration {
+			l := &login{s: &session{gw: gw, snap: &Snapshot{FailureDelay: 2 * time.Second}}, came: time.Now()}
+			l.route.Backend = "old"
+			time.Sleep(took)
+			l.wait(outcomeOf(cause), cause)
+			return time.Since(l.came)
+		}
+		if got := refusal(fmt.Errorf("directory users: %w", auth.ErrWrongPassword), 5*time.Second); got != 6*time.Second {
+			t.Errorf("a wrong password, refused by its hash after 5 s, leaves after %s", got)
+		}
+		if got := refusal(auth.ErrUnknownUser, 0); got != 6*time.Second {
+			t.Errorf("an unknown user is refused after %s: not as late as a wrong password", got)
+		}
+	})
+}
+
 // A slip behind a login that the backend took lets the mailbox go, and gives the place at the server back.
 func TestPanicBehindLogin(t *testing.T) {
 	address, _, _ := countedMail(t)

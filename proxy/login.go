@@ -241,7 +241,7 @@ func (l *login) wait(o outcome, cause error) {
 	if !o.paced {
 		return
 	}
-	due := l.s.gw.pace.due(l.came, l.s.snap.FailureDelay, l.route.Backend, o.code == pop3.CodeAuth && fromBackend(cause))
+	due := l.s.gw.pace.due(l.came, l.s.snap.FailureDelay, l.route.Backend, o.code == pop3.CodeAuth && checked(cause))
 	if asked := l.came.Add(min(l.route.Wait, maxWait)); asked.After(due) {
 		due = asked
 	}

@@ -172,8 +172,8 @@ func outcomeFor(cause error) outcome {
 	return later(audit.Internal, textLater)
 }
 
-// fromBackend says that a backend itself has refused.
-func fromBackend(cause error) bool {
+// checked says that a password was looked at and refused, by a backend or a directory. That takes its time for known users only.
+func checked(cause error) bool {
 	var e *backend.Error
-	return errors.As(cause, &e) && e.Server != ""
+	return errors.As(cause, &e) && e.Server != "" || errors.Is(cause, auth.ErrWrongPassword)
 }
