@@ -135,6 +135,10 @@ type source struct {
 // open finds the running gateway, or the storage of one that does not run.
 func (s source) open(ctx context.Context, stderr io.Writer) (admin.Certificates, error) {
 	if s.stateDir != "" {
+		// Beside --config it may be missing: no gateway has run yet.
+		if _, err := os.ReadDir(s.stateDir); err != nil {
+			return nil, fmt.Errorf("read the certificates of --state-dir: %w", err)
+		}
 		return offline(certs.DefaultConfig(), s.stateDir)
 	}
 	client, c, err := s.find(ctx)

@@ -20,7 +20,7 @@ func checkCommand() *cobra.Command {
 		agree bool
 	)
 	c := &cobra.Command{
-		Use:   "check",
+		Use:   "check -c FILE",
 		Short: "Find every fault of a config file",
 		Long: `check reads a config file and the files it names, and prints every fault at once, each with its line and the
 key's path. Its exit status is 1 when there is one. It opens no port and asks no server.`,

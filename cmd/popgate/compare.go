@@ -81,7 +81,7 @@ func openUsers(stdin io.Reader, name string) (in io.Reader, size int64, done fun
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, 0, nil, err
+		return nil, 0, nil, fmt.Errorf("read the list of users: %w", err)
 	}
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 		size = info.Size()

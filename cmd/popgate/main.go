@@ -29,7 +29,7 @@ var errSaid = errors.New("said already")
 // not be done.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
-		Use:   "popgate",
+		Use:   "popgate COMMAND",
 		Short: "A TLS gateway in front of POP3 servers",
 		Long: `popgate stands in front of POP3 servers. Mail clients connect to it with TLS; it finds out where each
 user's mailbox is, logs in there, usually in plaintext, and carries the mail.`,
@@ -46,14 +46,32 @@ user's mailbox is, logs in there, usually in plaintext, and carries the mail.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), importCommand(), certsCommand(), backendsCommand(), doctorCommand(), demoCommand(), versionCommand())
-	err := root.ExecuteContext(ctx)
-	if err == nil {
+	begun := false
+	onBegin(root, func() { begun = true })
+	c, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
 		return 0
-	}
-	if !errors.Is(err, errSaid) {
+	case !errors.Is(err, errSaid):
 		sayError(stderr, err)
 	}
+	if !begun {
+		_, _ = fmt.Fprintf(stderr, "usage: %s; more: %s --help\n", c.UseLine(), c.CommandPath()) // as in sayError
+	}
 	return 1
+}
+
+// onBegin has f called when c, or a command below it, begins its work: what fails before that is how it was called.
+func onBegin(c *cobra.Command, f func()) {
+	if work := c.RunE; work != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			f()
+			return work(cmd, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		onBegin(sub, f)
+	}
 }
 
 // sayError writes an error for people: each fault of a configuration has a line of its own.

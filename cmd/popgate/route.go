@@ -28,7 +28,7 @@ func routeCommand() *cobra.Command {
 		from asClient
 	)
 	c := &cobra.Command{
-		Use:   "route USER",
+		Use:   "route -c FILE USER",
 		Short: "Say where a user goes, and why",
 		Long: `route goes through the routes of a config file as a login of USER would, and prints which one matches and why,
 the backend, its servers in the order they would be tried, and the name the backend is told. Its exit status is 1 when
@@ -78,7 +78,7 @@ func (a *asClient) client(c *configs.Config) (proxy.ListenerConfig, *auth.Client
 	}
 	sni, err := auth.Domain(a.sni)
 	if err != nil {
-		return lc, nil, fmt.Errorf("--sni: %w", err)
+		return lc, nil, fmt.Errorf("--sni %q: write a host name, such as mail.example.org", a.sni)
 	}
 	return lc, &auth.Client{Addr: netip.AddrPortFrom(addr.Unmap(), 0), Listener: lc.Name, TLS: &auth.TLS{ServerName: sni}}, nil
 }
