@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	miekg "github.com/miekg/dns"
@@ -66,7 +67,7 @@ func parseKey(data []byte, name, algorithm string) (tsigKey, error) {
 	return k, nil
 }
 
-// parseKeyStatement reads the first key statement of text; more than one would leave open which is meant.
+// parseKeyStatement reads the one key statement of text; more than one would leave open which is meant.
 func parseKeyStatement(text string) (name, algorithm, secret string, err error) {
 	words, err := keyWords(text)
 	if err != nil {
@@ -76,25 +77,25 @@ func parseKeyStatement(text string) (name, algorithm, secret string, err error) 
 		return "", "", "", errors.New(`does not begin with: key "NAME" {`)
 	}
 	name, words = words[1], words[3:]
-	for len(words) >= 3 && words[0] != "}" {
-		if words[2] != ";" {
+	end := slices.Index(words, "}")
+	if end < 0 {
+		return "", "", "", errors.New("lacks the } at the end of the key")
+	}
+	if behind := words[end+1:]; len(behind) > 0 && !slices.Equal(behind, []string{";"}) {
+		return "", "", "", errors.New("holds more than one key: leave only the one that is meant")
+	}
+	for setting := range slices.Chunk(words[:end], 3) {
+		if len(setting) < 3 || setting[2] != ";" {
 			return "", "", "", errors.New("lacks a semicolon after a value of the key")
 		}
-		switch words[0] {
+		switch setting[0] {
 		case "algorithm":
-			algorithm = strings.ToLower(words[1])
+			algorithm = strings.ToLower(setting[1])
 		case "secret":
-			secret = words[1]
+			secret = setting[1]
 		default:
 			return "", "", "", errors.New("holds something else in the key than algorithm and secret")
 		}
-		words = words[3:]
-	}
-	if len(words) == 0 || words[0] != "}" {
-		return "", "", "", errors.New("lacks the } at the end of the key")
-	}
-	if words = words[1:]; len(words) > 1 || len(words) == 1 && words[0] != ";" {
-		return "", "", "", errors.New("holds more than one key: leave only the one that is meant")
 	}
 	if secret == "" {
 		return "", "", "", errors.New("holds a key without a secret")
