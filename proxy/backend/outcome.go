@@ -205,7 +205,7 @@ var (
 		"unknown user", "no such user", "not known here", "invalid user", "user unknown", "no mailbox",
 		"no such mailbox", "unknown account", "no such account", "user not found", "not exist",
 	}
-	unknownName = []string{"not found", "unknown", "invalid"} // unless it is about a command
+	unknownName = []string{"not found", "unknown", "invalid"}  // unless it is about a command
 	temporary   = []string{"temporar", "unavailable", "chdir"} // the last is Courier's, of a Maildir that is not there
 	// disabled is Courier's to the right password alone; of a server that says the like to any, admins know best.
 	disabled = []string{"pop3 access disabled for this account"}

@@ -56,13 +56,13 @@ func TestRefusedPass(t *testing.T) {
 		{"-ERR alice is already logged in", "alice", InUse},
 		{"-ERR maillock error 5 on /var/mail/alice", "alice", InUse},
 		{"-ERR Unable to open mailbox: it is being accessed by another process", "alice", InUse},
-		{"-ERR System error, can't open spool file, do you own it?", "alice", Temporary},   // qpopper
-		{"-ERR Unable to copy mail spool file, quota exceeded (122)", "alice", Temporary},  // qpopper
-		{"-ERR Temporary problem, please try again later", "alice", Temporary},             // Courier
-		{"-ERR POP3 access disabled for this account.", "alice", Permanent},                // Courier
-		{"-ERR POP3 access disabled via insecure connection.", "alice", RefusesPlaintext},  // Courier
-		{"-ERR chdir alice/Maildir failed", "alice", Temporary},                            // Courier
-		{"-ERR chdir Maildir (./Maildir): Permission denied", "alice", Temporary},          // Courier
+		{"-ERR System error, can't open spool file, do you own it?", "alice", Temporary},  // qpopper
+		{"-ERR Unable to copy mail spool file, quota exceeded (122)", "alice", Temporary}, // qpopper
+		{"-ERR Temporary problem, please try again later", "alice", Temporary},            // Courier
+		{"-ERR POP3 access disabled for this account.", "alice", Permanent},               // Courier
+		{"-ERR POP3 access disabled via insecure connection.", "alice", RefusesPlaintext}, // Courier
+		{"-ERR chdir alice/Maildir failed", "alice", Temporary},                           // Courier
+		{"-ERR chdir Maildir (./Maildir): Permission denied", "alice", Temporary},         // Courier
 		{"-ERR Login failed: pop3 access disabled for xchdir", "xchdir", WrongPassword},
 		{"-ERR Login failed for chdir", "chdir@example.org", WrongPassword},
 		{"-ERR Server Unavailable. 21", "alice", Temporary},                                // Exchange
