@@ -147,21 +147,19 @@ func (p *Pool) state(m *member) string {
 // Status returns the state of the backends in use.
 func (b *Backends) Status() []Status { return b.view.Load().Status() }
 
+// mostTrouble bounds the sentences about servers of one backend: directories may have named thousands.
+const mostTrouble = 10
+
 // Trouble says what is not as it should be with the backends in use, a sentence each.
 func (b *Backends) Trouble() []string {
 	var notes []string
 	v := b.view.Load()
 	for _, p := range v.list {
-		for _, m := range append(b.guests.of(p.config.Name), p.members...) {
-			if m.server.ban.believed(b.now()) {
-				notes = append(notes, fmt.Sprintf("backend %s: %s refuses passwords that it took before; it seems to have banned popgate",
-					p.config.Name, m.address.text))
-			}
-			if m.server.deafTo(&p.config) {
-				notes = append(notes, fmt.Sprintf("backend %s: %s no longer takes clients' addresses (client_info: %s)",
-					p.config.Name, m.address.text, p.config.ClientInfo))
-			}
+		of := p.trouble()
+		if more := len(of) - mostTrouble; more > 0 {
+			of = append(of[:mostTrouble], fmt.Sprintf("backend %s: %d more of this kind, see popgate backends", p.config.Name, more))
 		}
+		notes = append(notes, of...)
 	}
 	for _, s := range v.Status() {
 		switch {
@@ -169,6 +167,22 @@ func (b *Backends) Trouble() []string {
 			notes = append(notes, fmt.Sprintf("backend %s: drained, nobody can log in", s.Name))
 		case len(s.Servers) > 0 && !s.Servers[0].Directory && s.Up() == 0:
 			notes = append(notes, fmt.Sprintf("backend %s: no server can be reached", s.Name))
+		}
+	}
+	return notes
+}
+
+// trouble says which servers seem to have banned popgate, the configuration's first.
+func (p *Pool) trouble() (notes []string) {
+	say := func(m *member, what string) {
+		notes = append(notes, fmt.Sprintf("backend %s: %s %s", p.config.Name, m.address.text, what))
+	}
+	for _, m := range slices.Concat(p.members, p.backends.guests.of(p.config.Name)) {
+		if m.server.ban.believed(p.backends.now()) {
+			say(m, "refuses passwords that it took before; it seems to have banned popgate")
+		}
+		if m.server.deafTo(&p.config) {
+			say(m, fmt.Sprintf("no longer takes clients' addresses (client_info: %s)", p.config.ClientInfo))
 		}
 	}
 	return notes

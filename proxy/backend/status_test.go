@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -148,5 +149,27 @@ func TestDrainAllOf(t *testing.T) {
 		if p.drains(p.members[0]) != drained || p.drains(guest) != drained {
 			t.Errorf("got %v and %v, want %v", p.drains(p.members[0]), p.drains(guest), drained)
 		}
+	}
+}
+
+// TestTroubleIsBounded holds that what a directory's many servers have against popgate does not drown /readyz, nor what the
+// configuration's have.
+func TestTroubleIsBounded(t *testing.T) {
+	b := New(nil, nil)
+	p := use(t, b, config("10.0.0.1")).Pool("old")
+	servers := []*member{p.members[0]}
+	for n := range 300 {
+		m, err := p.named(auth.Server{Address: fmt.Sprintf("192.0.2.1:%d", n+1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers = append(servers, m)
+	}
+	for _, m := range servers {
+		m.server.ban.until.Store(int64(b.now() + time.Hour))
+	}
+	got := b.Trouble()
+	if len(got) != mostTrouble+1 || !strings.Contains(got[0], "10.0.0.1:110 refuses") || !strings.Contains(got[mostTrouble], "291 more") {
+		t.Errorf("got %q", got)
 	}
 }
