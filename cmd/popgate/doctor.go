@@ -276,7 +276,7 @@ type advice struct {
 func advised(exams []*backend.Exam) (order []string, keys map[string][]*advice, greeted int) {
 	keys = map[string][]*advice{}
 	for _, e := range exams {
-		if e.Facts.Greeting != "" {
+		if e.Facts.Greeting.Text != "" {
 			greeted++
 		}
 		for _, c := range e.Changes {

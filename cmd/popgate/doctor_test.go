@@ -10,7 +10,7 @@ import (
 // Servers that are not alike are named where only some of them want a line; keys to pin are of all.
 func TestDoctorChanges(t *testing.T) {
 	exam := func(server string, changes ...backend.Change) *backend.Exam {
-		return &backend.Exam{Backend: "old", Server: server, Facts: backend.Facts{Greeting: "+OK"}, Changes: changes}
+		return &backend.Exam{Backend: "old", Server: server, Facts: backend.Facts{Greeting: backend.GreetingFacts{Text: "+OK"}}, Changes: changes}
 	}
 	tls := backend.Change{Key: "tls", Value: "starttls", Reason: "it must be"}
 	pin := func(key string) backend.Change {

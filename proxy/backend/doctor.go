@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/popgate/popgate/auth"
-	"github.com/popgate/popgate/proxy/pop3"
 )
 
 const (
@@ -87,85 +86,6 @@ type Change struct {
 	Reason string `json:"reason"`
 }
 
-// How a server answered something.
-const (
-	answerTaken   = "taken"
-	answerRefused = "refused"
-	answerSilent  = "silent"
-	answerClosed  = "closed"
-	answerGarbage = "garbage"
-	answerCommand = "command" // a PROXY header was taken for a command
-)
-
-// Facts are what was seen of a server. Answers are taken, refused, silent, closed or garbage (no POP3), "" where it was
-// not asked; that to a PROXY header may be command: it was taken for one.
-type Facts struct {
-	Addresses  []netip.Addr `json:"addresses,omitempty"`
-	ConnectMS  float64      `json:"connect_ms"`
-	GreetingMS float64      `json:"greeting_ms"`
-	// Error is why nothing more was found out.
-	Error string `json:"error,omitempty"`
-	// SameHost says that the server was reached without leaving this machine: it may treat others otherwise.
-	SameHost bool `json:"same_host,omitempty"`
-	// TLS and Header are how the server had to be spoken to: TLS from the first octet on, and with which PROXY header.
-	TLS      bool   `json:"tls_from_the_start"`
-	Header   string `json:"proxy_header,omitempty"`
-	Greeting string `json:"greeting,omitempty"`
-	APOP     bool   `json:"apop"`
-
-	CAPA         string            `json:"capa,omitempty"`
-	Capabilities pop3.Capabilities `json:"capabilities,omitempty"`
-	// TLSCapabilities are those behind STLS.
-	TLSCapabilities pop3.Capabilities `json:"capabilities_behind_stls,omitempty"`
-	Auth            string            `json:"auth,omitempty"`
-	Mechanisms      []string          `json:"auth_list,omitempty"`
-	Pipelining      string            `json:"pipelining,omitempty"`
-
-	XClientOffered bool   `json:"xclient_offered"`
-	XClient        string `json:"xclient,omitempty"`
-	// Plaintext is the answer to USER without TLS; PlaintextText its words.
-	Plaintext     string `json:"plaintext,omitempty"`
-	PlaintextText string `json:"plaintext_text,omitempty"`
-
-	STLS     string    `json:"stls,omitempty"`
-	STLSText string    `json:"stls_text,omitempty"`
-	Cert     *TLSFacts `json:"certificate,omitempty"`
-	// Injected says that what was sent behind STLS in clear was taken as if it had come over TLS.
-	Injected bool `json:"takes_octets_behind_stls"`
-	// Port995 says that the host speaks TLS at port 995; asked where the server's own port is 110.
-	Port995 bool `json:"tls_at_port_995"`
-
-	// NoHeader, HeaderV1 and HeaderV2 are what came to a connection without a PROXY header, and with one.
-	NoHeader string `json:"without_proxy_header,omitempty"`
-	HeaderV1 string `json:"proxy_v1,omitempty"`
-	HeaderV2 string `json:"proxy_v2,omitempty"`
-
-	Wrong *WrongFacts `json:"wrong_password,omitempty"`
-	Login *LoginFacts `json:"login,omitempty"`
-}
-
-// WrongFacts are what a wrong password brought about.
-type WrongFacts struct {
-	// Asked says that the login came to the password.
-	Asked bool    `json:"asked"`
-	Text  string  `json:"text"`
-	Took  float64 `json:"took_ms"`
-	// Accepted says that the server let it in. Kind is what popgate makes of a refusal.
-	Accepted bool   `json:"accepted"`
-	Kind     string `json:"kind,omitempty"`
-}
-
-// LoginFacts are what a login in the way that is configured brought about.
-type LoginFacts struct {
-	Error        string            `json:"error,omitempty"`
-	Took         float64           `json:"took_ms"`
-	STAT         string            `json:"stat,omitempty"`
-	UIDL         string            `json:"uidl,omitempty"`
-	TOP          string            `json:"top,omitempty"`
-	Messages     int               `json:"messages"`
-	Capabilities pop3.Capabilities `json:"capabilities,omitempty"`
-}
-
 // An exam is an examination at work. It uses one connection at a time.
 type exam struct {
 	pool   *Pool
@@ -215,12 +135,12 @@ func (x *exam) saying(what string) {
 func (x *exam) examine(ctx context.Context) {
 	x.saying("name and connection")
 	if x.member.address.ip.IsValid() {
-		x.Facts.Addresses = []netip.Addr{x.member.address.ip.Addr()}
+		x.Facts.Connection.Addresses = []netip.Addr{x.member.address.ip.Addr()}
 	} else if ips, err := x.pool.backends.addresses(ctx, x.member.address); err != nil {
 		x.Facts.Error = err.Error()
 		return
 	} else {
-		x.Facts.Addresses = ips
+		x.Facts.Connection.Addresses = ips
 	}
 	if err := x.approach(ctx); err != nil {
 		x.Facts.Error = err.Error()
@@ -296,13 +216,12 @@ func (x *exam) met(v *visit) {
 		x.local = local.AddrPort()
 	}
 	f := &x.Facts
-	f.TLS, f.Header = v.way.tls, v.way.header
-	f.ConnectMS, f.GreetingMS = milliseconds(v.connected), milliseconds(v.greeted)
-	f.Greeting, f.APOP = v.line, v.stamped()
-	f.XClientOffered = v.greeting.Code == "XCLIENT"
-	f.SameHost = v.sameHost()
+	f.Connection.Took, f.Connection.SameHost = milliseconds(v.connected), v.sameHost()
+	f.Greeting = GreetingFacts{Text: v.line, Took: milliseconds(v.greeted), APOP: v.stamped()}
+	f.XClient.Offered = v.greeting.Code == "XCLIENT"
+	f.Proxy.Needed, f.TLS.FromStart = v.way.header, v.way.tls
 	if v.state != nil {
-		f.Cert = x.certificate(v.state)
+		x.shown(v.state)
 	}
 }
 

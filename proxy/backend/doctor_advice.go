@@ -9,36 +9,35 @@ import (
 
 // judgePlaintext says whether passwords go without TLS, and how they should go.
 func (x *exam) judgePlaintext() {
-	f, c := &x.Facts, &x.pool.config
+	f, t, c := &x.Facts.Plaintext, &x.Facts.TLS, &x.pool.config
 	switch {
-	case f.TLS:
-	case f.refusesPlaintext() && c.TLS == TLSNone:
-		x.odd(LevelBad, "USER in clear", "refused: "+f.PlaintextText, "nobody can log in as it is configured: "+x.plaintextRemedy())
-	case f.refusesPlaintext():
-		x.found("USER in clear", "refused, and not needed: "+f.PlaintextText)
-	case f.Plaintext == answerTaken && c.TLS == TLSNone && !f.SameHost && f.STLS == answerTaken:
+	case t.FromStart:
+	case f.wantsTLS() && c.TLS == TLSNone:
+		x.odd(LevelBad, "USER in clear", "refused: "+f.Text, "nobody can log in as it is configured: "+x.plaintextRemedy())
+	case f.wantsTLS():
+		x.found("USER in clear", "refused, and not needed: "+f.Text)
+	case f.Answer == answerTaken && c.TLS == TLSNone && !x.Facts.Connection.SameHost && t.STLS == answerTaken:
 		x.odd(LevelOdd, "USER in clear", "taken", "passwords cross the network in clear though the server knows TLS")
 		x.change("tls", TLSStart, "the server knows STLS: passwords need not go in clear")
-	case f.Plaintext == answerTaken:
+	case f.Answer == answerTaken:
 		x.found("USER in clear", "taken")
-	case f.Plaintext == "":
+	case f.Answer == "":
 		x.found("USER in clear", "not tried")
-	case f.Plaintext == answerRefused:
-		x.odd(LevelOdd, "USER in clear", "refused: "+f.PlaintextText,
+	case f.Answer == answerRefused:
+		x.odd(LevelOdd, "USER in clear", "refused: "+f.Text,
 			"the name was "+doctorName+", which it may just not know; servers do better to say +OK to every name. See with --login")
 	default:
-		x.odd(LevelBad, "USER in clear", how(f.Plaintext), "logins would end like this as well")
+		x.odd(LevelBad, "USER in clear", how(f.Answer), "logins would end like this as well")
 	}
 }
 
 // plaintextRemedy says what to do about a server that refuses passwords in clear, and writes the lines for it.
 func (x *exam) plaintextRemedy() string {
-	f := &x.Facts
 	switch {
-	case f.STLS == answerTaken:
+	case x.Facts.TLS.STLS == answerTaken:
 		x.change("tls", TLSStart, "the server refuses passwords without TLS, and its STLS works")
 		return "write tls: starttls"
-	case f.Port995:
+	case x.Facts.TLS.Port995:
 		x.change("tls", TLSImplicit, "the server refuses passwords without TLS, and speaks TLS at port 995: write that port in servers")
 		return "write tls: implicit, and port 995"
 	}
@@ -47,11 +46,11 @@ func (x *exam) plaintextRemedy() string {
 
 // judgeTLS is about STLS, TLS from the start and certificates.
 func (x *exam) judgeTLS() {
-	f, c := &x.Facts, &x.pool.config
+	f, c := &x.Facts.TLS, &x.pool.config
 	switch {
-	case f.TLS && c.TLS == TLSImplicit:
+	case f.FromStart && c.TLS == TLSImplicit:
 		x.found("TLS", "from the first octet on, as configured")
-	case f.TLS:
+	case f.FromStart:
 		x.odd(LevelBad, "TLS", "from the first octet on", "nobody can log in as it is configured (tls: "+c.TLS+")")
 		x.change("tls", TLSImplicit, "the server speaks TLS from the first octet on")
 	case c.TLS == TLSImplicit:
@@ -62,27 +61,30 @@ func (x *exam) judgeTLS() {
 			x.change("tls", TLSNone, "the server greets without TLS and knows no STLS; use a network that nobody else can read")
 		}
 	}
-	if !f.TLS {
+	if !f.FromStart {
 		x.judgeSTLS()
 	}
 	if f.Port995 {
 		x.found("port 995", "speaks TLS")
 	}
-	if f.Cert != nil {
-		x.judgeCertificate(f.Cert)
+	if f.Version != "" {
+		x.judgeVersion()
+	}
+	if f.Certificate != nil {
+		x.judgeCertificate(f.Certificate)
 	}
 }
 
 func (x *exam) judgeSTLS() {
-	f, c := &x.Facts, &x.pool.config
-	offered := f.Capabilities.Has("STLS")
+	f, c := &x.Facts.TLS, &x.pool.config
+	offered := x.Facts.Capabilities.List.Has("STLS")
 	switch {
 	case f.STLS == "":
 		x.found("STLS", "not tried")
 	case f.STLS == answerTaken && f.Injected:
 		x.odd(LevelOdd, "STLS", "works, and takes what came in clear behind it",
 			"who sits between a client and the server can slip commands in. popgate sends none there; clients that use the server directly are in danger: update it")
-	case f.STLS == answerTaken && !offered && f.CAPA == answerTaken:
+	case f.STLS == answerTaken && !offered && x.Facts.Capabilities.Answer == answerTaken:
 		x.odd(LevelOdd, "STLS", "works, and is not in CAPA", "clients will not find it")
 	case f.STLS == answerTaken:
 		x.found("STLS", "works; octets behind it are not taken")
@@ -90,7 +92,7 @@ func (x *exam) judgeSTLS() {
 		x.odd(LevelBad, "STLS", x.stlsText(), "nobody can log in as it is configured: "+stlsFix)
 		if f.Port995 {
 			x.change("tls", TLSImplicit, "the server has no STLS, and speaks TLS at port 995: write that port in servers")
-		} else if f.Plaintext == answerTaken {
+		} else if x.Facts.Plaintext.Answer == answerTaken {
 			x.change("tls", TLSNone, "the server has no STLS; use a network that nobody else can read")
 		}
 	case offered:
@@ -101,22 +103,28 @@ func (x *exam) judgeSTLS() {
 }
 
 func (x *exam) stlsText() string {
-	if f := &x.Facts; f.STLSText != "" {
+	if f := &x.Facts.TLS; f.STLSText != "" {
 		return f.STLSText
 	}
-	return how(x.Facts.STLS)
+	return how(x.Facts.TLS.STLS)
 }
 
-func (x *exam) judgeCertificate(t *TLSFacts) {
-	level, c := x.needsTLS(), &x.pool.config
-	if oldest := tlsVersions[c.TLSMinVersion]; t.old < oldest {
-		x.odd(level, "  version", t.Version+" "+t.Cipher, "older than tls_min_version; update the server, or take it as it is")
+func (x *exam) judgeVersion() {
+	t := &x.Facts.TLS
+	text := t.Version + " " + t.Cipher
+	switch oldest := tlsVersions[x.pool.config.TLSMinVersion]; {
+	case t.version < oldest:
+		x.odd(x.needsTLS(), "  version", text, "older than tls_min_version; update the server, or take it as it is")
 		x.changeTLS("tls_min_version", fmt.Sprintf("%q", strings.TrimPrefix(t.Version, "TLS ")), "the server knows nothing newer")
-	} else if t.old < tls.VersionTLS12 {
-		x.odd(LevelOdd, "  version", t.Version+" "+t.Cipher, "of no use against who tries hard; update the server")
-	} else {
-		x.found("  version", t.Version+" "+t.Cipher)
+	case t.version < tls.VersionTLS12:
+		x.odd(LevelOdd, "  version", text, "of no use against who tries hard; update the server")
+	default:
+		x.found("  version", text)
 	}
+}
+
+func (x *exam) judgeCertificate(t *CertificateFacts) {
+	level := x.needsTLS()
 	names := orNone(strings.Join(t.Names, " "))
 	if t.SelfSigned {
 		names += "   (signed by itself)"
@@ -157,7 +165,7 @@ func (x *exam) trusted() Level {
 
 // needsTLS is how bad it is when TLS fails: it keeps users out where it is configured, and else nobody uses it.
 func (x *exam) needsTLS() Level {
-	if x.pool.config.TLS == TLSNone && !x.Facts.TLS {
+	if x.pool.config.TLS == TLSNone && !x.Facts.TLS.FromStart {
 		return LevelOdd
 	}
 	return LevelBad
@@ -176,7 +184,7 @@ func (x *exam) changeTLS(key, value, reason string) {
 	}
 }
 
-func (x *exam) certificateRemedy(t *TLSFacts) {
+func (x *exam) certificateRemedy(t *CertificateFacts) {
 	switch {
 	case t.ServerName != "":
 		x.changeTLS("tls_server_name", t.ServerName, "the certificate is for this name, not for "+x.member.address.host)
@@ -188,20 +196,20 @@ func (x *exam) certificateRemedy(t *TLSFacts) {
 
 // judgeHeaders is about PROXY headers.
 func (x *exam) judgeHeaders() {
-	f, c := &x.Facts, &x.pool.config
-	text := fmt.Sprintf("v1: %s; v2: %s; without: %s", how(f.HeaderV1), how(f.HeaderV2), how(f.NoHeader))
+	f, c := &x.Facts.Proxy, &x.pool.config
+	text := fmt.Sprintf("v1: %s; v2: %s; without: %s", how(f.V1), how(f.V2), how(f.Without))
 	switch {
-	case f.Header != "" && !c.proxies():
+	case f.Needed != "" && !c.proxies():
 		x.odd(LevelBad, "PROXY", text, "the server waits for a PROXY header: nobody can log in as it is configured")
-		x.change("client_info", f.Header, "the server greets only behind a PROXY header")
-	case f.Header == "" && c.proxies():
+		x.change("client_info", f.Needed, "the server greets only behind a PROXY header")
+	case f.Needed == "" && c.proxies():
 		x.odd(LevelBad, "PROXY", text, "the server does not take the header from here: nobody can log in as it is configured: "+proxyFix)
 		value, reason := ClientNone, "the server takes no PROXY header"
-		if f.XClientOffered {
+		if x.Facts.XClient.Offered {
 			value, reason = ClientXClient, reason+", and offers XCLIENT"
 		}
 		x.change("client_info", value, reason)
-	case f.NoHeader == answerTaken && (f.HeaderV1 == answerTaken || f.HeaderV2 == answerTaken):
+	case f.Without == answerTaken && (f.V1 == answerTaken || f.V2 == answerTaken):
 		x.odd(LevelOdd, "PROXY", text, "who reaches the server directly can make up a client's address")
 	default:
 		x.found("PROXY", text)

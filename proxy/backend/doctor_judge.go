@@ -33,12 +33,12 @@ func (x *exam) change(key, value, reason string) {
 // judge makes findings and changes of the facts.
 func (x *exam) judge() {
 	f := &x.Facts
-	if len(f.Addresses) == 0 {
+	if len(f.Connection.Addresses) == 0 {
 		x.odd(LevelBad, "address", "none", f.Error)
 		return
 	}
 	x.judgeAddress()
-	if f.Error != "" && f.Greeting == "" {
+	if f.Error != "" && f.Greeting.Text == "" {
 		x.odd(LevelBad, "greeting", "none", f.Error)
 		return
 	}
@@ -58,14 +58,14 @@ func (x *exam) judge() {
 }
 
 func (x *exam) judgeAddress() {
-	f := &x.Facts
+	f := &x.Facts.Connection
 	all := make([]string, len(f.Addresses))
 	for i, ip := range f.Addresses {
 		all[i] = ip.String()
 	}
 	text := strings.Join(all, " ")
-	if f.ConnectMS > 0 {
-		text += fmt.Sprintf("   connected in %s", inWords(f.ConnectMS))
+	if f.Took > 0 {
+		text += fmt.Sprintf("   connected in %s", inWords(f.Took))
 	}
 	if f.SameHost {
 		text += "   (this machine; it may treat others otherwise)"
@@ -85,9 +85,9 @@ func inWords(ms float64) string {
 }
 
 func (x *exam) judgeGreeting() {
-	f := &x.Facts
-	text := fmt.Sprintf("%s   in %s", f.Greeting, inWords(f.GreetingMS))
-	if f.GreetingMS >= slowGreeting {
+	f := &x.Facts.Greeting
+	text := fmt.Sprintf("%s   in %s", f.Text, inWords(f.Took))
+	if f.Took >= slowGreeting {
 		x.odd(LevelOdd, "greeting", text, "every login waits that long; servers that look up the client's name do this: give popgate's address a name in the DNS, or turn it off there")
 	} else {
 		x.found("greeting", text)
@@ -100,9 +100,9 @@ func (x *exam) judgeGreeting() {
 }
 
 func (x *exam) judgeCapabilities() {
-	f := &x.Facts
+	f := &x.Facts.Capabilities
 	caps := f.known()
-	switch f.CAPA {
+	switch f.Answer {
 	case answerTaken:
 		text := strings.Join(caps, ", ")
 		if !caps.Has("UIDL") || !caps.Has("TOP") {
@@ -110,15 +110,15 @@ func (x *exam) judgeCapabilities() {
 		} else {
 			x.found("CAPA", text)
 		}
-		if over := f.TLSCapabilities; len(over) > 0 {
-			x.found("  over TLS", difference(f.Capabilities, over))
+		if over := f.BehindSTLS; len(over) > 0 {
+			x.found("  over TLS", difference(f.List, over))
 		}
 	case answerRefused:
 		x.odd(LevelOdd, "CAPA", "not known", "the server is of the time before 1998; popgate takes TOP and UIDL for granted there, and nothing else")
 	case "":
 		x.found("CAPA", "not asked")
 	default:
-		x.odd(LevelOdd, "CAPA", how(f.CAPA), "popgate's checks would wait for it and count as failed")
+		x.odd(LevelOdd, "CAPA", how(f.Answer), "popgate's checks would wait for it and count as failed")
 		if x.pool.config.Check.Type == CheckCapa {
 			x.change("check", "{type: greeting}", "the server does not answer CAPA as it should")
 		}
@@ -129,14 +129,14 @@ func (x *exam) judgeCapabilities() {
 			langs = append(langs, c)
 		}
 	}
-	if f.CAPA == answerTaken {
+	if f.Answer == answerTaken {
 		x.found("UTF8, LANG", orNone(strings.Join(langs, ", ")))
 	}
 }
 
 // known is what the server says it can do, in order.
-func (f *Facts) known() pop3.Capabilities {
-	caps := slices.Clone(f.Capabilities)
+func (f *CapabilityFacts) known() pop3.Capabilities {
+	caps := slices.Clone(f.List)
 	slices.Sort(caps)
 	return slices.Compact(caps)
 }
@@ -190,20 +190,20 @@ func difference(before, after pop3.Capabilities) string {
 }
 
 func (x *exam) judgeMechanisms() {
-	f := &x.Facts
-	listed, _ := f.Capabilities.Args("SASL")
+	f, caps := &x.Facts.SASL, &x.Facts.Capabilities
+	listed, _ := caps.List.Args("SASL")
 	text := "CAPA: " + orNone(strings.Join(listed, " "))
-	if over, ok := f.TLSCapabilities.Args("SASL"); ok && !slices.Equal(listed, over) {
+	if over, ok := caps.BehindSTLS.Args("SASL"); ok && !slices.Equal(listed, over) {
 		text += ", over TLS: " + orNone(strings.Join(over, " "))
 	}
-	switch f.Auth {
+	switch f.Answer {
 	case answerTaken:
 		text += "; AUTH alone: " + orNone(strings.Join(f.Mechanisms, " "))
 	case answerRefused:
 		text += "; AUTH alone: refused, as it may be"
 	case "":
 	default:
-		x.odd(LevelOdd, "SASL", text+"; AUTH alone: "+how(f.Auth), "popgate does not say it, old clients that talk to the server themselves may")
+		x.odd(LevelOdd, "SASL", text+"; AUTH alone: "+how(f.Answer), "popgate does not say it, old clients that talk to the server themselves may")
 		return
 	}
 	x.found("SASL", text)
@@ -211,7 +211,7 @@ func (x *exam) judgeMechanisms() {
 
 func (x *exam) judgePipelining() {
 	f := &x.Facts
-	advertised := f.Capabilities.Has("PIPELINING") || f.TLSCapabilities.Has("PIPELINING")
+	advertised := f.Capabilities.List.Has("PIPELINING") || f.Capabilities.BehindSTLS.Has("PIPELINING")
 	switch {
 	case f.Pipelining == "":
 		x.found("pipelining", "not tried")
@@ -228,16 +228,16 @@ func (x *exam) judgePipelining() {
 }
 
 func (x *exam) judgeXClient() {
-	f, c := &x.Facts, &x.pool.config
+	f, c := &x.Facts.XClient, &x.pool.config
 	switch {
-	case f.XClientOffered && f.XClient == answerRefused:
+	case f.Offered && f.Answer == answerRefused:
 		x.odd(LevelBad, "XCLIENT", "offered, and refused", "nobody can log in with client_info: xclient")
 		if c.ClientInfo == ClientXClient {
 			x.change("client_info", ClientNone, "the server refuses XCLIENT")
 		}
-	case f.XClientOffered && c.ClientInfo == ClientXClient:
+	case f.Offered && c.ClientInfo == ClientXClient:
 		x.found("XCLIENT", "offered in the greeting, and used")
-	case f.XClientOffered:
+	case f.Offered:
 		x.odd(LevelOdd, "XCLIENT", "offered in the greeting", "the server trusts popgate's address and would learn who the client is")
 		if c.ClientInfo == ClientNone {
 			x.change("client_info", ClientXClient, "the server offers XCLIENT, and would know the clients' addresses")
@@ -293,9 +293,9 @@ func (x *exam) judgeLogin() {
 		}
 	}
 	if len(l.Capabilities) > 0 {
-		before := x.Facts.Capabilities
-		if len(x.Facts.TLSCapabilities) > 0 && x.pool.config.TLS == TLSStart {
-			before = x.Facts.TLSCapabilities
+		before := x.Facts.Capabilities.List
+		if len(x.Facts.Capabilities.BehindSTLS) > 0 && x.pool.config.TLS == TLSStart {
+			before = x.Facts.Capabilities.BehindSTLS
 		}
 		x.found("  CAPA then", difference(before, l.Capabilities))
 	}

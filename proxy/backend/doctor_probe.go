@@ -21,17 +21,17 @@ const maxDoctorLines = 100000
 func (x *exam) talk(ctx context.Context) {
 	v, err := x.open(ctx, x.way, x.opts.Timeout)
 	if err != nil {
-		x.Facts.CAPA = answerClosed
+		x.Facts.Capabilities.Answer = answerClosed
 		return
 	}
 	defer v.close()
 	f := &x.Facts
-	f.Capabilities, f.CAPA = v.capa(ctx)
-	if f.CAPA != answerTaken && f.CAPA != answerRefused {
+	f.Capabilities.List, f.Capabilities.Answer = v.capa(ctx)
+	if !answered(f.Capabilities.Answer) {
 		return
 	}
 	x.mechanisms(ctx, v)
-	if f.Auth != answerTaken && f.Auth != answerRefused {
+	if !answered(f.SASL.Answer) {
 		return
 	}
 	if err := v.send(ctx, "CAPA\r\nQUIT\r\n"); err != nil {
@@ -42,7 +42,7 @@ func (x *exam) talk(ctx context.Context) {
 	if how == answerTaken && r.OK {
 		_, how = v.list(ctx, maxCapabilities)
 	}
-	if how == answerTaken || how == answerRefused {
+	if answered(how) {
 		_, how = v.answer(ctx)
 	}
 	if f.Pipelining = how; how == answerRefused {
@@ -52,32 +52,32 @@ func (x *exam) talk(ctx context.Context) {
 
 // mechanisms asks by AUTH alone, as clients did before CAPA said it.
 func (x *exam) mechanisms(ctx context.Context, v *visit) {
-	f := &x.Facts
+	f := &x.Facts.SASL
 	if err := v.send(ctx, "AUTH\r\n"); err != nil {
-		f.Auth = outcome(err)
+		f.Answer = outcome(err)
 		return
 	}
 	line, err := v.next(ctx)
 	if err != nil {
-		f.Auth = outcome(err)
+		f.Answer = outcome(err)
 		return
 	}
 	r, err := pop3.ParseReply([]byte(line))
 	switch {
 	case err == nil && !r.OK:
-		f.Auth = answerRefused
+		f.Answer = answerRefused
 	case err == nil:
 		lines, how := v.list(ctx, maxCapabilities)
-		f.Auth = how
+		f.Answer = how
 		for _, m := range lines {
 			f.Mechanisms = append(f.Mechanisms, strings.ToUpper(pop3.ParseCapability([]byte(m))))
 		}
 	case strings.HasPrefix(line, "+"): // a challenge, to no mechanism
-		if _, f.Auth = v.ask(ctx, "*"); f.Auth == answerTaken {
-			f.Auth = answerGarbage
+		if _, f.Answer = v.ask(ctx, "*"); f.Answer == answerTaken {
+			f.Answer = answerGarbage
 		}
 	default:
-		f.Auth = answerGarbage
+		f.Answer = answerGarbage
 	}
 }
 
@@ -89,26 +89,26 @@ func (x *exam) plaintext(ctx context.Context) {
 	f := &x.Facts
 	v, err := x.open(ctx, x.way, x.opts.Timeout)
 	if err != nil {
-		f.Plaintext = answerClosed
+		f.Plaintext.Answer = answerClosed
 		return
 	}
 	defer v.close()
-	if f.XClientOffered {
-		_, f.XClient = v.ask(ctx, strings.TrimSuffix(string(appendXClient(nil, stranger())), "\r\n"))
-		if f.XClient != answerTaken {
+	if f.XClient.Offered {
+		_, f.XClient.Answer = v.ask(ctx, strings.TrimSuffix(string(appendXClient(nil, stranger())), "\r\n"))
+		if f.XClient.Answer != answerTaken {
 			return
 		}
 	}
 	r, how := v.ask(ctx, "USER "+doctorName)
-	f.Plaintext, f.PlaintextText = how, replyText(r)
-	if how == answerTaken || how == answerRefused {
+	f.Plaintext = PlaintextFacts{how, replyText(r)}
+	if answered(how) {
 		v.quit(ctx)
 	}
 }
 
-// refusesPlaintext says that the server wants TLS before a password.
-func (f *Facts) refusesPlaintext() bool {
-	return f.Plaintext == answerRefused && wantsTLS(strings.ToLower(f.PlaintextText))
+// wantsTLS says that the server wants TLS before a password.
+func (f *PlaintextFacts) wantsTLS() bool {
+	return f.Answer == answerRefused && wantsTLS(strings.ToLower(f.Text))
 }
 
 // startTLS tries STLS, offered or not.
@@ -116,7 +116,7 @@ func (x *exam) startTLS(ctx context.Context) {
 	if x.way.tls {
 		return
 	}
-	f := &x.Facts
+	f := &x.Facts.TLS
 	v, err := x.open(ctx, x.way, x.opts.Timeout)
 	if err != nil {
 		f.STLS, f.STLSText = answerClosed, err.Error()
@@ -137,15 +137,15 @@ func (x *exam) startTLS(ctx context.Context) {
 		return
 	}
 	v.lines = pop3.NewReader(v.conn)
-	f.Cert = x.certificate(v.state)
-	f.TLSCapabilities, _ = v.capa(ctx)
+	x.shown(v.state)
+	x.Facts.Capabilities.BehindSTLS, _ = v.capa(ctx)
 	v.quit(ctx)
 }
 
 // inject sends a command behind STLS in the same write. A server that answers it over TLS has taken what anybody on the
 // way could have put there.
 func (x *exam) inject(ctx context.Context) {
-	f := &x.Facts
+	f := &x.Facts.TLS
 	if f.STLS != answerTaken {
 		return
 	}
@@ -198,7 +198,7 @@ func (x *exam) port995(ctx context.Context) {
 	w := x.way
 	w.tls = true
 	if v, err := x.openAt(ctx, a, w, min(x.opts.Timeout, doctorGuess)); err == nil {
-		x.Facts.Port995 = true
+		x.Facts.TLS.Port995 = true
 		v.quit(ctx)
 	}
 }
@@ -208,7 +208,7 @@ func (x *exam) headers(ctx context.Context) {
 	for _, one := range []struct {
 		header string
 		to     *string
-	}{{"", &x.Facts.NoHeader}, {ClientProxyV2, &x.Facts.HeaderV2}, {ClientProxyV1, &x.Facts.HeaderV1}} {
+	}{{"", &x.Facts.Proxy.Without}, {ClientProxyV2, &x.Facts.Proxy.V2}, {ClientProxyV1, &x.Facts.Proxy.V1}} {
 		if one.header == x.way.header {
 			*one.to = answerTaken
 			continue
@@ -337,16 +337,16 @@ func (f *LoginFacts) look(ctx context.Context, v *visit) {
 			f.UIDL = distinct(ids, f.Messages)
 		}
 	}
-	if f.Messages > 0 && (f.UIDL == answerTaken || f.UIDL == answerRefused) {
+	if f.Messages > 0 && answered(f.UIDL) {
 		if _, f.TOP = v.ask(ctx, "TOP 1 0"); f.TOP == answerTaken {
 			_, f.TOP = v.list(ctx, maxDoctorLines)
 		}
-		if f.TOP != answerTaken && f.TOP != answerRefused {
+		if !answered(f.TOP) {
 			return
 		}
 	}
 	f.Capabilities, how = v.capa(ctx)
-	if how == answerTaken || how == answerRefused {
+	if answered(how) {
 		v.quit(ctx)
 	}
 }

@@ -171,9 +171,12 @@ func TestDoctorHealthy(t *testing.T) {
 		t.Errorf("got %+v, want nothing bad", e.Findings)
 	}
 	changed(t, e)
-	if f := e.Facts; f.CAPA != answerTaken || f.Pipelining != answerTaken || f.STLS != answerTaken || f.Injected || f.Cert == nil ||
-		f.Cert.Problem != "" || f.Cert.KeySHA256 != hex.EncodeToString(ca.pin[:]) || !f.refusesPlaintext() || f.NoHeader != answerTaken {
+	f := e.Facts
+	if f.Capabilities.Answer != answerTaken || f.Pipelining != answerTaken || !f.Plaintext.wantsTLS() || f.Proxy.Without != answerTaken {
 		t.Errorf("got %+v", f)
+	}
+	if cert := f.TLS.Certificate; f.TLS.STLS != answerTaken || f.TLS.Injected || cert == nil || cert.Problem != "" || cert.KeySHA256 != hex.EncodeToString(ca.pin[:]) {
+		t.Errorf("got %+v, %+v", f.TLS, cert)
 	}
 	l2 := e.Facts.Login
 	if l2 == nil || l2.Error != "" || l2.Messages != 2 || l2.UIDL != answerTaken || l2.TOP != answerTaken || len(l2.Capabilities) == 0 {
@@ -201,7 +204,7 @@ func TestDoctorSendsNoPassword(t *testing.T) {
 	}}
 	e := examined(t, config(listen(t, q.serve)), DoctorOptions{})
 	changed(t, e, "client_info: xclient")
-	if !e.Facts.APOP || !slices.Equal(e.Facts.Mechanisms, []string{"PLAIN"}) || e.Facts.XClient != answerTaken {
+	if !e.Facts.Greeting.APOP || !slices.Equal(e.Facts.SASL.Mechanisms, []string{"PLAIN"}) || e.Facts.XClient.Answer != answerTaken {
 		t.Errorf("got %+v", e.Facts)
 	}
 	q.mu.Lock()

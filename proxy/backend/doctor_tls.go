@@ -7,29 +7,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
-	"time"
 )
-
-// TLSFacts are what a server showed of TLS.
-type TLSFacts struct {
-	Version string `json:"version"`
-	Cipher  string `json:"cipher"`
-	// Names are those that the certificate is for.
-	Names    []string  `json:"names"`
-	Subject  string    `json:"subject"`
-	Issuer   string    `json:"issuer"`
-	NotAfter time.Time `json:"not_after"`
-	// Chain is the number of certificates that the server sent.
-	Chain      int  `json:"chain"`
-	SelfSigned bool `json:"self_signed"`
-	// KeySHA256 is what tls_pin_sha256 would have for the server's key.
-	KeySHA256 string `json:"key_sha256"`
-	// Problem is why it would not be trusted as the backend is configured, "" where it would.
-	Problem string `json:"problem,omitempty"`
-	// ServerName is a name that would make it trusted, "" for none.
-	ServerName string `json:"server_name,omitempty"`
-	old        uint16
-}
 
 // lenient takes every certificate and every version, to see what there is. No password goes over it.
 func (x *exam) lenient() *tls.Config {
@@ -39,12 +17,18 @@ func (x *exam) lenient() *tls.Config {
 	return t
 }
 
-// certificate looks at what the server showed, and whether it would be trusted.
-func (x *exam) certificate(cs *tls.ConnectionState) *TLSFacts {
-	f := &TLSFacts{Version: tls.VersionName(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite), Chain: len(cs.PeerCertificates), old: cs.Version}
-	if f.Chain == 0 {
-		return f
+// shown notes what the server showed of TLS.
+func (x *exam) shown(cs *tls.ConnectionState) {
+	f := &x.Facts.TLS
+	f.version, f.Version, f.Cipher = cs.Version, tls.VersionName(cs.Version), tls.CipherSuiteName(cs.CipherSuite)
+	if len(cs.PeerCertificates) > 0 {
+		f.Certificate = x.certificate(cs)
 	}
+}
+
+// certificate looks at the server's certificate, and whether it would be trusted.
+func (x *exam) certificate(cs *tls.ConnectionState) *CertificateFacts {
+	f := &CertificateFacts{Chain: len(cs.PeerCertificates)}
 	leaf := cs.PeerCertificates[0]
 	key := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	f.KeySHA256 = hex.EncodeToString(key[:])
