@@ -232,7 +232,7 @@ func TestPlaintextOverPublicNetwork(t *testing.T) {
 		c.TLS = tt.tls
 		p, said := advised(t, c)
 		for range 2 {
-			a := attempt{pool: p, member: p.members[0], raw: &remote{addr: &net.TCPAddr{IP: net.ParseIP(tt.ip)}}}
+			a := attempt{pool: p, member: p.members[0], wire: wire{raw: &remote{addr: &net.TCPAddr{IP: net.ParseIP(tt.ip)}}}}
 			a.warnPublic()
 		}
 		got := said.String()

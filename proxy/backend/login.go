@@ -4,22 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"time"
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/proxy/pop3"
 )
-
-// replyLimit bounds a server's reply line. RFC 2449 section 4 says 512 octets with the line end; some say more.
-const replyLimit = 1024
-
-// past interrupts what waits on a connection when it is set as its deadline.
-var past = time.Unix(1, 0)
 
 // A step is one part of the dialogue, in a backend's fixed order.
 type step struct {
@@ -72,21 +63,13 @@ type attempt struct {
 	req    *Request           // nil in a check
 	as     *auth.BackendLogin // nil in a check that does not log in
 	secret []byte             // the login's; not a copy
-
-	raw   net.Conn // TCP
-	conn  net.Conn // raw, or TLS on top of below
-	below *underTLS
-	lines *pop3.Reader
-	stop  func() bool // ends the interruption of raw by the context
+	wire
 
 	begun, connected, greeted time.Time
 	offersXClient             bool
 	hello                     pop3.Reply // the greeting
 	named                     bool       // the server has been told of a client before its greeting
 	passed                    bool       // the password may have left: no other server may be asked
-	answers                   int        // to commands before the password
-
-	line [192]byte // commands are built here; most fit
 }
 
 // mode is how TLS starts at the server.
@@ -136,14 +119,6 @@ func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
 	a.lines.Release()
 	c.place.Store(&a.member.server.places)
 	return c, nil
-}
-
-// disarm takes all limits of the login off the connection. It fails where ctx has come in between.
-func (a *attempt) disarm(ctx context.Context) error {
-	if !a.stop() {
-		return ctx.Err()
-	}
-	return a.raw.SetDeadline(time.Time{})
 }
 
 // close gives up the connection. A server behind a refused login finds out by the end of the stream.
@@ -228,25 +203,6 @@ func (a *attempt) another(ctx context.Context, err *Error) bool {
 	return false
 }
 
-// arm sets the deadline of what comes next: timeout from now, or that of ctx where that is earlier.
-func (a *attempt) arm(ctx context.Context, timeout time.Duration) error {
-	var by time.Time
-	if timeout > 0 {
-		by = time.Now().Add(timeout)
-	}
-	return a.armBy(ctx, by)
-}
-
-func (a *attempt) armBy(ctx context.Context, by time.Time) error {
-	if d, ok := ctx.Deadline(); ok && (by.IsZero() || d.Before(by)) {
-		by = d
-	}
-	if err := a.raw.SetDeadline(by); err != nil {
-		return err
-	}
-	return ctx.Err() // behind SetDeadline, which may have undone the interruption by ctx
-}
-
 func (a *attempt) connect(ctx context.Context) error {
 	a.begun = time.Now()
 	c, err := a.pool.backends.dial(ctx, a.pool.dialer, a.member.address)
@@ -272,7 +228,11 @@ func (a *attempt) greeting(ctx context.Context) error {
 		return err
 	}
 	a.lines = pop3.NewReader(a.conn)
-	r, err := a.reply()
+	line, err := a.next()
+	if err != nil {
+		return err
+	}
+	r, err := parseReply(line)
 	if err != nil {
 		return err
 	}
@@ -345,58 +305,6 @@ func (a *attempt) verdict(at string, line []byte) error {
 		return a.refusesPlaintext(at, r)
 	}
 	return &Error{Kind: kind, Reply: r}
-}
-
-// ready arms the deadline for one command and its reply, and makes sure that the next reply will be that command's.
-func (a *attempt) ready(ctx context.Context) error {
-	if len(a.lines.Buffered()) > 0 {
-		if a.pool.config.proxies() && a.answers == 0 {
-			return errHeader
-		}
-		return errEarly
-	}
-	return a.arm(ctx, a.pool.config.ReplyTimeout)
-}
-
-// command sends line, in one write, and returns the reply.
-func (a *attempt) command(ctx context.Context, line []byte) (pop3.Reply, error) {
-	if err := a.ready(ctx); err != nil {
-		return pop3.Reply{}, err
-	}
-	if _, err := a.conn.Write(line); err != nil {
-		return pop3.Reply{}, err
-	}
-	r, err := a.reply()
-	if err == nil {
-		a.answers++
-	}
-	return r, err
-}
-
-// reply reads one reply line to what came before PASS, within the deadline that is set for all of it.
-func (a *attempt) reply() (pop3.Reply, error) {
-	line, err := a.next()
-	if err != nil {
-		return pop3.Reply{}, err
-	}
-	r, err := pop3.ParseReply(line)
-	if err != nil {
-		return pop3.Reply{}, &Error{Kind: Protocol, Err: fmt.Errorf("%w: %q", err, line[:min(len(line), 80)])}
-	}
-	return r, nil
-}
-
-// next reads one line from the server. Its errors say that they are the server's: a caller that holds a client's
-// connection as well must not take them for that one's.
-func (a *attempt) next() ([]byte, error) {
-	line, err := a.lines.Line(replyLimit)
-	switch {
-	case errors.Is(err, pop3.ErrLineTooLong):
-		return nil, errLongLine
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, errClosed
-	}
-	return line, err
 }
 
 func (a *attempt) refusesPlaintext(at string, r pop3.Reply) error {

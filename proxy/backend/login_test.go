@@ -247,7 +247,7 @@ func TestPassBufferWiped(t *testing.T) {
 		rec := &recorder{answers: "+OK\r\n"}
 		a := attempt{
 			pool: pool(t, config("192.0.2.9")), member: &member{}, req: request(), secret: []byte(secret),
-			raw: rec, conn: rec, lines: pop3.NewReader(rec),
+			wire: wire{raw: rec, conn: rec, lines: pop3.NewReader(rec)},
 		}
 		if err := a.pass(t.Context()); err != nil {
 			t.Fatal(err)

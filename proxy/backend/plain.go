@@ -124,21 +124,6 @@ func (a *attempt) proven(ctx context.Context) error {
 	return nil
 }
 
-// ask sends a line and returns the one that answers it, until the next read.
-func (a *attempt) ask(ctx context.Context, line []byte) ([]byte, error) {
-	if err := a.ready(ctx); err != nil {
-		return nil, err
-	}
-	if _, err := a.conn.Write(line); err != nil {
-		return nil, err
-	}
-	answer, err := a.next()
-	if err == nil {
-		a.answers++
-	}
-	return answer, err
-}
-
 // respond sends the response of PLAIN behind prefix, in one write, and returns the answer until the next read.
 func (a *attempt) respond(ctx context.Context, prefix string) ([]byte, error) {
 	// Sized first: were a buffer to grow, the secret would be left behind in the old one.
