@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -130,6 +131,21 @@ func TestExecTurns(t *testing.T) {
 		t.Errorf("got %v, want the caller's end", err)
 	}
 	p.turn <- struct{}{}
+}
+
+// A record is removed though others were before it for longer than one run may take.
+func TestExecCleanUpWaitsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := script(t, "true")
+		at := record{fqdn: "_acme-challenge.example.org.", value: "value"}
+		c := DefaultConfig()
+		s := &Solver{config: c, provider: p, places: map[record]place{at: {write: at.fqdn, zone: at.fqdn}}}
+		turn := <-p.turn
+		time.AfterFunc(3*c.Timeout, func() { p.turn <- turn })
+		if err := s.CleanUp(t.Context(), at.fqdn, at.value); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A script that leaves a daemon behind has done its work.

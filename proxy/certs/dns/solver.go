@@ -113,7 +113,8 @@ func (s *Solver) placeOf(name, value string) (place, bool) {
 }
 
 func (s *Solver) remove(ctx context.Context, p place, value string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.Timeout)
+	// Longer than one change takes: a program that runs once at a time may have others before this one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.Longest())
 	defer cancel()
 	_, err := s.provider.DeleteRecords(ctx, p.zone, s.libdns(p, value))
 	return err
