@@ -617,15 +617,3 @@ func TestHTTPSocket(t *testing.T) {
 		t.Errorf("asked for %s at %s", r.RequestURI, r.Host)
 	}
 }
-
-// loopbackPort is a port that was free just now, for programs that cannot say which one they got.
-func loopbackPort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}

@@ -18,11 +18,12 @@ import (
 	"testing"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/peers"
 )
 
 // An nginx is the real one, as a mail proxy and as a service for mail proxies.
 type nginx struct {
-	*daemon
+	*peers.Daemon
 	plain, secure, certified, proxied string // ports of its POP3 listeners
 	auth                              string // the port of its own service
 }
@@ -30,7 +31,7 @@ type nginx struct {
 // newNginx starts nginx's mail proxy with a service that it asks.
 func newNginx(t *testing.T, asked net.Addr, backend, caFile string, server tls.Certificate) *nginx {
 	t.Helper()
-	path := debianProgram(t, "nginx", "nginx")
+	path := peers.Program(t, "nginx", "nginx")
 	module := ""
 	for _, dir := range []string{"/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules"} {
 		if _, err := os.Stat(dir + "/ngx_mail_module.so"); err == nil {
@@ -38,14 +39,11 @@ func newNginx(t *testing.T, asked net.Addr, backend, caFile string, server tls.C
 		}
 	}
 	if module == "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("there is no mail module of nginx: install Debian's libnginx-mod-mail")
-		}
-		t.Skip("there is no mail module of nginx: install Debian's libnginx-mod-mail")
+		peers.Missing(t, "there is no mail module of nginx: install Debian's libnginx-mod-mail")
 	}
 	cert, key := writePair(t, server)
-	dir := serverDir(t)
-	n := &nginx{plain: loopbackPort(t), secure: loopbackPort(t), certified: loopbackPort(t), proxied: loopbackPort(t), auth: loopbackPort(t)}
+	dir := peers.Dir(t)
+	n := &nginx{plain: peers.Port(t), secure: peers.Port(t), certified: peers.Port(t), proxied: peers.Port(t), auth: peers.Port(t)}
 	host, port, _ := net.SplitHostPort(backend)
 	conf := writeText(t, filepath.Join(dir, "nginx.conf"), fmt.Sprintf(`
 load_module %s;
@@ -83,9 +81,9 @@ mail {
 	if out, err := exec.CommandContext(t.Context(), path, "-t", "-p", dir, "-c", conf).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	n.daemon = &daemon{
-		start: func() *exec.Cmd { return exec.Command(path, "-p", dir, "-c", conf) },
-		ready: func() error {
+	n.Daemon = &peers.Daemon{
+		Start: func() *exec.Cmd { return exec.Command(path, "-p", dir, "-c", conf) },
+		Ready: func() error {
 			c, err := net.Dial("tcp", "127.0.0.1:"+n.plain)
 			if err != nil {
 				return err
@@ -95,7 +93,7 @@ mail {
 			return err
 		},
 	}
-	n.run(t)
+	n.Run(t)
 	return n
 }
 
@@ -270,11 +268,11 @@ func TestServiceForNginx(t *testing.T) {
 		if _, err := openHTTP(t, c).Lookup(t.Context(), asks(t, "alice", "x")); err == nil || errors.Is(err, auth.ErrWrongPassword) {
 			t.Errorf("Lookup = %v", err)
 		}
-		n.down(t)
+		n.Down(t)
 		if _, err := o.Lookup(t.Context(), asks(t, "alice", "x")); err == nil || errors.Is(err, auth.ErrWrongPassword) {
 			t.Errorf("while nginx is down: %v", err)
 		}
-		n.up(t)
+		n.Up(t)
 		if _, err := o.Lookup(t.Context(), asks(t, "alice", "x")); err != nil {
 			t.Errorf("when nginx is back: %v", err)
 		}
@@ -283,7 +281,7 @@ func TestServiceForNginx(t *testing.T) {
 
 // TestCipherNames holds our names of cipher suites to OpenSSL's own.
 func TestCipherNames(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), debianProgram(t, "openssl", "openssl"), "ciphers", "-stdname", "ALL:COMPLEMENTOFALL:@SECLEVEL=0").Output()
+	out, err := exec.CommandContext(t.Context(), peers.Program(t, "openssl", "openssl"), "ciphers", "-stdname", "ALL:COMPLEMENTOFALL:@SECLEVEL=0").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,11 +19,13 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/popgate/popgate/auth/peers"
 )
 
 // A slapd is a real OpenLDAP, on a Unix socket.
 type slapd struct {
-	*daemon
+	*peers.Daemon
 	socket, passwordFile string
 	ca                   string // the PEM file of the certificate that it and its proxies show, for 127.0.0.1
 	tls                  *tls.Config
@@ -122,9 +124,9 @@ ref: ldap://127.0.0.1:1/ou=elsewhere,dc=example,dc=org
 // newSlapd starts an OpenLDAP with entries. It ends with the test.
 func newSlapd(t testing.TB) *slapd {
 	t.Helper()
-	path, add := debianProgram(t, "slapd", "slapd"), debianProgram(t, "slapadd", "slapd")
-	dir, data := serverDir(t), serverDir(t)
-	attr := asUser(t, "nobody", dir, data)
+	path, add := peers.Program(t, "slapd", "slapd"), peers.Program(t, "slapadd", "slapd")
+	dir, data := peers.Dir(t), peers.Dir(t)
+	attr := peers.Nobody(t, dir, data)
 	s := &slapd{socket: filepath.Join(dir, "s"), passwordFile: writeText(t, filepath.Join(dir, "secret"), realPassword+"\n")}
 	s.ca, s.tls = testCertificate(t, dir)
 	conf := writeText(t, filepath.Join(dir, "conf"), "TLSCertificateFile "+s.ca+"\nTLSCertificateKeyFile "+filepath.Join(dir, "key.pem")+"\n"+slapdConf+
@@ -134,11 +136,11 @@ func newSlapd(t testing.TB) *slapd {
 	if out, err := fill.CombinedOutput(); err != nil {
 		t.Fatalf("slapadd: %v\n%s", err, out)
 	}
-	s.daemon = &daemon{start: func() *exec.Cmd {
+	s.Daemon = &peers.Daemon{Start: func() *exec.Cmd {
 		cmd := exec.Command(path, "-f", conf, "-h", "ldapi://"+strings.ReplaceAll(s.socket, "/", "%2F"), "-d", "0")
 		cmd.SysProcAttr, cmd.Dir = attr, dir
 		return cmd
-	}, ready: func() error {
+	}, Ready: func() error {
 		c, err := ldap.DialURL("ldapi://" + s.socket)
 		if err != nil {
 			return err
@@ -146,7 +148,7 @@ func newSlapd(t testing.TB) *slapd {
 		defer func() { _ = c.Close() }()
 		return c.Bind(adminDN, realPassword)
 	}}
-	s.run(t)
+	s.Run(t)
 	return s
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/peers"
 )
 
 func openTestLDAP(t testing.TB, c LDAPConfig) Opened {
@@ -149,7 +150,7 @@ func ldapBind(t *testing.T, c LDAPConfig) {
 
 // ldapCannot has everything wrong that can be at the start of a connection. Users must not seem unknown by it.
 func ldapCannot(t *testing.T, s *slapd, starttls, ldaps LDAPConfig) {
-	other, _ := testCertificate(t, serverDir(t))
+	other, _ := testCertificate(t, peers.Dir(t))
 	badPassword := writeText(t, filepath.Join(t.TempDir(), "p"), "not the password")
 	for _, tt := range []struct {
 		name    string
@@ -268,11 +269,11 @@ func faultsLDAP(t *testing.T, s *slapd, p *faultProxy, c LDAPConfig) {
 	})
 	t.Run("dies and comes back", func(t *testing.T) {
 		answers(t)
-		s.down(t)
+		s.Down(t)
 		unanswered(t, o, byItself)
 		started := openTestLDAP(t, c)
 		unanswered(t, started, byItself)
-		s.up(t)
+		s.Up(t)
 		answers(t)
 		if _, err := started.Lookup(aMinute(t), sqlAsk("full@example.org")); err != nil {
 			t.Error(err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/auth/passwd"
+	"github.com/popgate/popgate/auth/peers"
 )
 
 const dovecotConf = `
@@ -51,7 +52,7 @@ service stats {
 // startDovecot starts a Dovecot that only answers questions about the users in text, and gives its configuration file.
 func startDovecot(t *testing.T, args, text string) (conf string) {
 	t.Helper()
-	path, doveadm := debianProgram(t, "dovecot", "dovecot-core"), debianProgram(t, "doveadm", "dovecot-core")
+	path, doveadm := peers.Program(t, "dovecot", "dovecot-core"), peers.Program(t, "doveadm", "dovecot-core")
 	me, err := user.Current()
 	if err == nil && me.Uid == "0" {
 		me, err = user.Lookup("nobody")
@@ -114,7 +115,7 @@ type verdict struct {
 // dovecotVerdict asks Dovecot.
 func dovecotVerdict(t *testing.T, conf, name, password, addr string) verdict {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), debianProgram(t, "doveadm", "dovecot-core"),
+	out, err := exec.CommandContext(t.Context(), peers.Program(t, "doveadm", "dovecot-core"),
 		"-c", conf, "auth", "test", "-x", "service=pop3", "-x", "rip="+addr, name, password).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); failed && bytes.Contains(out, []byte("auth failed")) {
 		return verdict{}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/peers"
 )
 
 // perditionLib finds a map library of Perdition's, wherever this machine's kind of Debian has it.
@@ -133,7 +134,7 @@ func perditionLogin(t *testing.T, f *fake, user string, args ...string) (came st
 	}
 	defer func() { _ = socket.Close() }()
 	var log bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), debianProgram(t, "perdition.pop3", "perdition"), append([]string{
+	cmd := exec.CommandContext(t.Context(), peers.Program(t, "perdition.pop3", "perdition"), append([]string{
 		"--inetd_mode", "--no_lookup", "--config_file", "/dev/null", "--log_facility", "+", "--ssl_mode", "none",
 		"--username", "nobody", "--group", "nogroup", "--outgoing_port", fmt.Sprint(f.port),
 	}, args...)...)
@@ -279,7 +280,7 @@ percent:127.0.0.14
 `
 
 func TestPopmapAsPerditionDoes(t *testing.T) {
-	makegdbm := debianProgram(t, "makegdbm", "perdition")
+	makegdbm := peers.Program(t, "makegdbm", "perdition")
 	comparePerdition(t, "popmap", "gdbm", perditionMap, func(t *testing.T, path string) string {
 		cmd := exec.CommandContext(t.Context(), makegdbm, path+".gdbm.db")
 		text, err := os.Open(path)
@@ -338,7 +339,7 @@ func TestPopmapREAsPerditionDoes(t *testing.T) {
 // comparePerdition has users looked up by both, with all options; make makes of the text what Perdition reads.
 func comparePerdition(t *testing.T, kind, lib, text string, compile func(t *testing.T, path string) string) {
 	t.Helper()
-	debianProgram(t, "perdition.pop3", "perdition")
+	peers.Program(t, "perdition.pop3", "perdition")
 	var all sync.WaitGroup
 	defer all.Wait()
 	turn := make(chan struct{}, 16) // Perdition waits 3 seconds before it says no

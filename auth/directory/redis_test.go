@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,26 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/peers"
 )
-
-// newRedisServer starts a redis-server with what settings say, one a line. ready is asked until it is up.
-func newRedisServer(t *testing.T, mode string, ready func() error, settings ...string) *daemon {
-	t.Helper()
-	path := debianProgram(t, "redis-server", "redis-server")
-	dir := t.TempDir()
-	conf := filepath.Join(dir, "redis.conf")
-	text := strings.Join(append(settings, "dir "+dir, `save ""`, "appendonly no", "bind 127.0.0.1", "protected-mode no"), "\n") + "\n"
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{conf}
-	if mode != "" {
-		args = append(args, mode)
-	}
-	d := &daemon{start: func() *exec.Cmd { return exec.Command(path, args...) }, ready: ready}
-	d.run(t)
-	return d
-}
 
 // openRedis makes the source of a valid section.
 func openRedis(t *testing.T, c RedisConfig) Opened {
@@ -98,13 +78,13 @@ func redisKnows(t *testing.T, c RedisConfig) {
 }
 
 // freshRedis is a section for a server of its own, with a password and a user with few rights, on a Unix socket.
-func freshRedis(t *testing.T) (RedisConfig, *daemon) {
+func freshRedis(t *testing.T) (RedisConfig, *peers.Daemon) {
 	t.Helper()
-	dir := serverDir(t)
+	dir := peers.Dir(t)
 	c := defaultRedis()
 	c.Addresses = []string{filepath.Join(dir, "s")}
 	c.PasswordFile = writeText(t, filepath.Join(dir, "password"), "first\n")
-	return c, newRedisServer(t, "", pings(t, c), "port 0", "unixsocket "+c.Addresses[0], "requirepass first",
+	return c, peers.Redis(t, "", pings(t, c), "port 0", "unixsocket "+c.Addresses[0], "requirepass first",
 		"user reader on >secret ~popgate:user:* ~popgate:domain:* +hgetall +get +exists")
 }
 
@@ -239,12 +219,12 @@ func TestRedisNames(t *testing.T) {
 func TestRedisTLS(t *testing.T) {
 	caFile, server, client, _ := newCertificates(t)
 	cert, key := writePair(t, server)
-	port := loopbackPort(t)
+	port := peers.Port(t)
 	c := defaultRedis()
 	c.Addresses = []string{"127.0.0.1:" + port}
 	c.TLS, c.TLSCA = true, caFile
 	c.TLSCert, c.TLSKey = writePair(t, client)
-	newRedisServer(t, "", pings(t, c), "port 0", "tls-port "+port, "tls-cert-file "+cert, "tls-key-file "+key, "tls-ca-cert-file "+caFile, "tls-auth-clients yes")
+	peers.Redis(t, "", pings(t, c), "port 0", "tls-port "+port, "tls-cert-file "+cert, "tls-key-file "+key, "tls-ca-cert-file "+caFile, "tls-auth-clients yes")
 	redisKnows(t, c)
 	for name, change := range map[string]func(c *RedisConfig){
 		"the system's CAs": func(c *RedisConfig) { c.TLSCA = "" },
@@ -260,15 +240,15 @@ func TestRedisTLS(t *testing.T) {
 }
 
 func TestRedisSentinel(t *testing.T) {
-	port, watcher := loopbackPort(t), loopbackPort(t)
-	dir := serverDir(t)
+	port, watcher := peers.Port(t), peers.Port(t)
+	dir := peers.Dir(t)
 	password, watch := writeText(t, filepath.Join(dir, "p"), "first"), writeText(t, filepath.Join(dir, "w"), "watch")
 	direct := defaultRedis()
 	direct.Addresses, direct.PasswordFile = []string{"127.0.0.1:" + port}, password
 	c := direct
 	c.Mode, c.Master, c.Addresses, c.SentinelPasswordFile = redisSentinel, "mymaster", []string{"127.0.0.1:" + watcher}, watch
-	newRedisServer(t, "", pings(t, direct), "port "+port, "requirepass first")
-	newRedisServer(t, "--sentinel", pings(t, c), "port "+watcher, "requirepass watch", "sentinel monitor mymaster 127.0.0.1 "+port+" 1", "sentinel auth-pass mymaster first")
+	peers.Redis(t, "", pings(t, direct), "port "+port, "requirepass first")
+	peers.Redis(t, "--sentinel", pings(t, c), "port "+watcher, "requirepass watch", "sentinel monitor mymaster 127.0.0.1 "+port+" 1", "sentinel auth-pass mymaster first")
 	redisKnows(t, c)
 	c.Master = "another"
 	for _, c.Type = range []string{redisHash, redisJSON} {
@@ -284,10 +264,10 @@ func TestRedisCluster(t *testing.T) {
 	c.Mode = redisCluster
 	var first, bus string
 	for i := range 3 {
-		port, busPort := loopbackPort(t), loopbackPort(t)
+		port, busPort := peers.Port(t), peers.Port(t)
 		one := defaultRedis()
 		one.Addresses = []string{"127.0.0.1:" + port}
-		newRedisServer(t, "", pings(t, one), "port "+port, "cluster-enabled yes", "cluster-port "+busPort)
+		peers.Redis(t, "", pings(t, one), "port "+port, "cluster-enabled yes", "cluster-port "+busPort)
 		node := redisClient(t, one)
 		if err := node.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", i*5461, min(i*5461+5460, 16383)).Err(); err != nil {
 			t.Fatal(err)
@@ -308,7 +288,7 @@ func TestRedisCluster(t *testing.T) {
 		one := defaultRedis()
 		one.Addresses = []string{address}
 		node := redisClient(t, one)
-		eventuallyNil(t, "the cluster is whole", func() error {
+		peers.Eventually(t, "the cluster is whole", func() error {
 			info, err := node.ClusterInfo(t.Context()).Result()
 			if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:3")) {
 				err = errors.New(info)
@@ -338,7 +318,7 @@ func TestRedisFaults(t *testing.T) {
 	}
 	works := func(what string) {
 		t.Helper()
-		eventuallyNil(t, what, func() error {
+		peers.Eventually(t, what, func() error {
 			_, err := o.Lookup(t.Context(), asks(t, "user1@example.org", ""))
 			return err
 		})
@@ -355,11 +335,11 @@ func TestRedisFaults(t *testing.T) {
 		p.cut()
 		works("after it " + what)
 	}
-	d.down(t)
+	d.Down(t)
 	fails("is down", 30*time.Second)
-	d.up(t)
+	d.Up(t)
 	if _, err := o.Lookup(t.Context(), asks(t, "user1@example.org", "")); !errors.Is(err, auth.ErrUnknownUser) {
-		eventuallyNil(t, "back, and empty", func() error {
+		peers.Eventually(t, "back, and empty", func() error {
 			if _, err := o.Lookup(t.Context(), asks(t, "user1@example.org", "")); !errors.Is(err, auth.ErrUnknownUser) {
 				return err
 			}

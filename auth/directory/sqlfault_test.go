@@ -68,11 +68,11 @@ func faultsSQL(t *testing.T, d *database) {
 	})
 	t.Run("dies and comes back", func(t *testing.T) {
 		answersAgain(t, o)
-		d.down(t)
+		d.Down(t)
 		unanswered(t, o, byItself)
 		started := openTestSQL(t, c) // a source that is down is no error at start
 		unanswered(t, started, byItself)
-		d.up(t)
+		d.Up(t)
 		answersAgain(t, o)
 		answersAgain(t, started)
 	})

@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"auth/passwd":    {"auth"},
 	"auth/directory": {"auth", "auth/passwd"},
 	"auth/route":     {"auth", "auth/directory"}, // what a directory answers is its word
+	"auth/peers":     nil,
 
 	"policy":            {"auth/...", "policy/limit", "policy/lockout", "policy/access", "policy/store", "policy/cluster", "policy/audit"},
 	"policy/limit":      {"auth/...", "policy/store"},
@@ -40,7 +41,7 @@ var arrows = map[string][]string{
 	"proxy/certs":                  {"auth/...", "policy/...", "proxy/certs/..."},
 	"proxy/certs/dns":              nil,
 	"proxy/certs/storage":          {"auth/...", "policy/..."},
-	"proxy/certs/internal/servers": {"policy/cluster"},
+	"proxy/certs/internal/servers": {"auth/peers", "policy/cluster"},
 	"proxy/admin":                  {"auth/...", "policy/...", "proxy", "proxy/backend", "proxy/certs"},
 
 	"configs":         {"auth/...", "policy/...", "proxy/..."},
@@ -48,7 +49,7 @@ var arrows = map[string][]string{
 	"cmd/popgate":     {"auth/...", "policy/...", "proxy/...", "configs", "configs/convert"},
 }
 
-// sole names what only these packages, or with "/..." all below one too, may import from outside.
+// sole names what only these packages, or with "/..." all below one too, may import: from outside, and of ours what is for tests.
 var sole = map[string][]string{
 	"github.com/spf13/viper":           {"configs"},
 	"github.com/spf13/cobra":           {"cmd/popgate"},
@@ -57,6 +58,9 @@ var sole = map[string][]string{
 	// Users may live in another Redis than the counts, and auth does not import policy.
 	"github.com/redis/go-redis": {"policy/cluster", "auth/directory"},
 	"github.com/maypok86/otter": {"auth/directory"},
+	// Servers that tests start have no place in a program.
+	modulePath + "auth/peers":                   {"proxy/certs/internal/servers"},
+	modulePath + "proxy/certs/internal/servers": nil,
 }
 
 // forbidden names what a package must not import from the standard library.
@@ -114,6 +118,10 @@ func TestWrongImport(t *testing.T) {
 		{"proxy/admin", "github.com/caddyserver/certmagic", true},
 		{"proxy/certs/storage", modulePath + "policy/cluster", false},
 		{"proxy/certs/storage", modulePath + "proxy/certs", true},
+		{"auth/directory", modulePath + "auth/peers", true},
+		{"proxy/backend", modulePath + "auth/peers", true}, // though all of auth is open to it
+		{"cmd/popgate", modulePath + "auth/peers", true},
+		{"proxy/certs", modulePath + "proxy/certs/internal/servers", true},
 	} {
 		if got := wrongImport(tt.dir, tt.imported, arrows[tt.dir]); (got != "") != tt.wrong {
 			t.Errorf("%s imports %s: %q, want wrong %v", tt.dir, tt.imported, got, tt.wrong)
@@ -124,7 +132,7 @@ func TestWrongImport(t *testing.T) {
 func wrongImport(dir, imported string, allowed []string) string {
 	for pkg, only := range sole {
 		if under(imported, pkg) && !slices.ContainsFunc(only, func(one string) bool { return covers(one, dir) }) {
-			return "that is for " + strings.Join(only, " and ") + " alone"
+			return "that is for " + strings.Join(append([]string{"tests"}, only...), " and ") + " alone"
 		}
 	}
 	if slices.Contains(forbidden[dir], imported) {
