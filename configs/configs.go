@@ -125,18 +125,22 @@ func elements() map[reflect.Type]reflect.Value {
 	return values
 }
 
+// A Look finds what is wrong with the things that a configuration names, such as files. It may look at the sections that sound
+// says have no fault themselves, and sound("") says that none has; of the others nothing is certain.
+type Look func(c *Config, sound func(section string) bool) Faults
+
 // Load reads the file at path and lays the variables of env, a list as os.Environ gives it, over it. It opens no file
-// that the configuration names. A configuration that cannot work gives Faults, all at once.
-func Load(path string, env []string) (*Config, error) {
+// that the configuration names; looks may. A configuration that cannot work gives Faults, all at once.
+func Load(path string, env []string, looks ...Look) (*Config, error) {
 	r := newReport(path)
 	text, ok := read(path, r)
 	if !ok {
 		return nil, r.err()
 	}
-	return loadText(text, env, r)
+	return loadText(text, env, r, looks...)
 }
 
-func loadText(text []byte, env []string, r *report) (*Config, error) {
+func loadText(text []byte, env []string, r *report, looks ...Look) (*Config, error) {
 	root, ok := parse(text, r)
 	if !ok {
 		return nil, r.err()
@@ -148,11 +152,11 @@ func loadText(text []byte, env []string, r *report) (*Config, error) {
 	if tree == nil {
 		return nil, r.err()
 	}
-	return assemble(tree, vars, r)
+	return assemble(tree, vars, r, looks...)
 }
 
 // assemble makes a Config of the written keys and the environment, and checks it.
-func assemble(tree map[string]any, vars map[string]string, r *report) (*Config, error) {
+func assemble(tree map[string]any, vars map[string]string, r *report, looks ...Look) (*Config, error) {
 	c := Default()
 	// After the file's tree: for a key that both write, faults then name the variable, whose value it is.
 	values, warnings := overrides(allKeys(), vars, r)
@@ -166,10 +170,15 @@ func assemble(tree map[string]any, vars map[string]string, r *report) (*Config, 
 	}
 	c.complete(vars, r)
 	c.check(r)
+	c.places = r
+	var found Faults
+	for _, look := range looks {
+		found = append(found, look(c, r.sound)...)
+	}
+	r.faults = append(r.faults, found...)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	c.places = r
 	return c, nil
 }
 

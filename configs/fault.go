@@ -102,6 +102,19 @@ func (r *report) fault(o origin, path, problem, hint string) Fault {
 	return Fault{File: r.file, Line: o.line, Column: o.column, Key: path, Problem: problem, Hint: hint}
 }
 
+// sound tells that a section has no fault; "" is all of them.
+func (r *report) sound(section string) bool {
+	if section == "" {
+		return len(r.faults) == 0
+	}
+	for path := range r.broken {
+		if path == section || strings.HasPrefix(path, section+".") || strings.HasPrefix(path, section+"[") {
+			return false
+		}
+	}
+	return true
+}
+
 func (r *report) origin(path string) origin {
 	for p := path; ; p = parent(p) {
 		if o, ok := r.at[p]; ok || p == "" {

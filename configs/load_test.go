@@ -316,3 +316,23 @@ func TestLoadDirectories(t *testing.T) {
 		t.Errorf("directories that nobody asks: got %q", c.Warnings)
 	}
 }
+
+// What a configuration names is looked at beside its own faults, and only where it has none.
+func TestLooks(t *testing.T) {
+	text := plain + "limits: {sessions: many}\ntls: {min_version: \"1.2\"}\n"
+	var got []bool
+	look := func(c *Config, sound func(string) bool) Faults {
+		got = []bool{sound("backends"), sound("tls"), sound("limits"), sound("limit"), sound("")}
+		return Faults{c.Fault("tls.min_version", "is looked at")}
+	}
+	_, err := loadText([]byte(text), home, newReport("popgate.yaml"), look)
+	if want := []bool{true, true, false, true, false}; !reflect.DeepEqual(got, want) {
+		t.Errorf("sound: got %v, want %v", got, want)
+	}
+	if fs, ok := err.(Faults); !ok || len(fs) != 2 || fs[0].Line != 2 || fs[1].Line != 3 {
+		t.Errorf("got %v, want a fault in line 2 and what was looked at in line 3", err)
+	}
+	if _, err := loadText([]byte(plain), home, newReport("popgate.yaml"), look); err == nil || !got[4] {
+		t.Errorf("a good file: got %v and %v, want the look's fault, and all of it sound", err, got)
+	}
+}

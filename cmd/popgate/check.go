@@ -28,11 +28,8 @@ key's path. Its exit status is 1 when there is one. It opens no port and asks no
   popgate check -c popgate.yaml --print     what is in force, defaults included`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := configs.Load(file, environ(agree))
+			c, err := configs.Load(file, environ(agree), filesOf)
 			if err != nil {
-				return err
-			}
-			if err := filesOf(c); err != nil {
 				return err
 			}
 			if print {
@@ -49,32 +46,40 @@ key's path. Its exit status is 1 when there is one. It opens no port and asks no
 }
 
 // filesOf looks at the files that a configuration names. Its faults have the lines of the keys.
-func filesOf(c *configs.Config) error {
+func filesOf(c *configs.Config, sound func(section string) bool) configs.Faults {
 	var faults configs.Faults
 	add := func(key, problem string) { faults = append(faults, c.Fault(key, problem)) }
-	if _, err := certs.Check(c.TLS); err != nil {
-		for _, p := range certs.Problems(err) {
-			add(p.Key, p.Problem)
-		}
-	}
-	_, errBackends := backend.New(nil, nil).Prepare(c.Backends)
-	_, done, errTable := openTable(c)
-	if errTable == nil {
-		done()
-	}
-	for _, err := range []error{errBackends, errTable} {
+	addAll := func(section string, err error) {
 		var fs auth.Faults
 		if err != nil && !errors.As(err, &fs) {
-			return err
+			add(section, err.Error())
 		}
 		for _, f := range fs {
 			add(f.Key, f.Err.Error())
 		}
 	}
-	if len(faults) > 0 {
-		return faults
+	if sound("tls") {
+		_, err := certs.Check(c.TLS)
+		for _, p := range certs.Problems(err) {
+			add(p.Key, p.Problem)
+		}
 	}
-	return nil
+	if sound("backends") {
+		_, err := backend.New(nil, nil).Prepare(c.Backends)
+		addAll("backends", err)
+	}
+	if sound("directories") {
+		d, err := openDirectories(c)
+		addAll("directories", err)
+		if err == nil {
+			defer d.close()
+		}
+		if err == nil && sound("") {
+			_, err = d.table(c)
+			addAll("routes", err)
+		}
+	}
+	return faults
 }
 
 // report says that all is well, and what is worth knowing.

@@ -127,23 +127,42 @@ func known(c *configs.Config, v *directory.View) route.Known {
 	return k
 }
 
+// directories are those of a configuration that no gateway runs with.
+type directories struct {
+	*directory.View
+	keeper *directory.Keeper
+}
+
+func openDirectories(c *configs.Config) (d directories, err error) {
+	d.keeper = directory.New(passwd.New(0), nil, nil)
+	if d.View, err = d.keeper.Prepare(c.Directories); err != nil {
+		d.close()
+	}
+	return d, err
+}
+
+// close ends what they hold.
+func (d directories) close() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = d.keeper.Run(ctx) // an ended one: all it does is close
+}
+
+func (d directories) table(c *configs.Config) (*route.Table, error) {
+	return route.New(c.Routes, known(c, d.View))
+}
+
 // openTable makes the table of a configuration, with its directories. close ends what they hold.
 func openTable(c *configs.Config) (t *route.Table, close func(), err error) {
-	keeper := directory.New(passwd.New(0), nil, nil)
-	close = func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = keeper.Run(ctx) // an ended one: all it does is close
-	}
-	v, err := keeper.Prepare(c.Directories)
-	if err == nil {
-		t, err = route.New(c.Routes, known(c, v))
-	}
+	d, err := openDirectories(c)
 	if err != nil {
-		close()
 		return nil, nil, err
 	}
-	return t, close, nil
+	if t, err = d.table(c); err != nil {
+		d.close()
+		return nil, nil, err
+	}
+	return t, d.close, nil
 }
 
 // explain prints the way of q through the routes.
