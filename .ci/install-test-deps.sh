@@ -27,6 +27,7 @@ needs=(
 	slapd:slapd
 	pgbouncer:pgbouncer
 	perdition:perdition
+	fail2ban-regex:fail2ban
 )
 
 PATH=$PATH:/usr/sbin:/sbin

@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"policy/store":      {"auth/...", "policy/cluster"},
 	"policy/cluster":    {"auth/..."},
 	"policy/audit":      {"auth/..."},
+	"policy/wforce":     {"auth/..."},
 	"policy/audit/sink": {"auth/...", "policy/audit"},
 
 	"proxy":                        {"auth/...", "policy/...", "proxy/pop3", "proxy/backend"},
