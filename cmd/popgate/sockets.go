@@ -125,7 +125,7 @@ func (g *gateway) serve(ctx context.Context, l *listening) {
 		case forMetrics:
 			err = admin.Serve(serving, l.Listener, admin.Handler(g.registry, g.ready), g.log)
 		case forOperators:
-			err = admin.Serve(serving, l.Listener, admin.SocketHandler(g.keeper, g.backends), g.log)
+			err = admin.Serve(serving, l.Listener, admin.SocketHandler(admin.ServeCertificates(g.keeper), admin.ServeBackends(g.backends)), g.log)
 		}
 		if err != nil && !errors.Is(err, proxy.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			select {

@@ -62,7 +62,11 @@ func backendJSON(s *backend.Status) Backend {
 	return b
 }
 
-// backends serves the resource below /v1/backends. A name is a backend's, or a server's behind its backend's and a slash.
+// ServeBackends is the resource below /v1/backends. A name is a backend's, or a server's behind its backend's and a slash.
+func ServeBackends(b Backends) Resource {
+	return func(mux *http.ServeMux) { backends(mux, b) }
+}
+
 func backends(mux *http.ServeMux, b Backends) {
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) {
 		list := []Backend{}

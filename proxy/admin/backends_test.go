@@ -38,7 +38,7 @@ func serveBackends(t *testing.T, b Backends) *Client {
 	ln := listenAt(t, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, SocketHandler(&fakeCerts{}, b), slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, ln, SocketHandler(ServeBackends(b)), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

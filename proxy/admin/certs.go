@@ -36,7 +36,11 @@ type exported struct {
 	Key         []byte `json:"key"`
 }
 
-// certificates serves the resource below /v1/certs.
+// ServeCertificates is the resource below /v1/certs.
+func ServeCertificates(c Certificates) Resource {
+	return func(mux *http.ServeMux) { certificates(mux, c) }
+}
+
 func certificates(mux *http.ServeMux, c Certificates) {
 	mux.HandleFunc("GET /v1/certs", func(w http.ResponseWriter, r *http.Request) {
 		all, err := c.List(r.Context())

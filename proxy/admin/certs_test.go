@@ -48,7 +48,7 @@ func serveSocket(t *testing.T, c Certificates) (client *Client, path string) {
 	ln := listenAt(t, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, SocketHandler(c, nil), slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, ln, SocketHandler(ServeCertificates(c)), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

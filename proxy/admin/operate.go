@@ -5,11 +5,15 @@ import (
 	"net/http"
 )
 
+// A Resource is one thing that can be asked about or changed on the socket.
+type Resource func(mux *http.ServeMux)
+
 // SocketHandler answers what is asked on the socket.
-func SocketHandler(c Certificates, b Backends) http.Handler {
+func SocketHandler(resources ...Resource) http.Handler {
 	mux := http.NewServeMux()
-	certificates(mux, c)
-	backends(mux, b)
+	for _, r := range resources {
+		r(mux)
+	}
 	return mux
 }
 
