@@ -17,7 +17,10 @@ import (
 	"github.com/popgate/popgate/auth/directory"
 	"github.com/popgate/popgate/auth/route"
 	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/lockout"
+	"github.com/popgate/popgate/policy/wforce"
 	"github.com/popgate/popgate/proxy"
 	"github.com/popgate/popgate/proxy/admin"
 	"github.com/popgate/popgate/proxy/backend"
@@ -47,6 +50,12 @@ type Config struct {
 	Routes []route.Config `yaml:"routes"`
 	// How much clients and users may take of popgate.
 	Limits policy.Config `yaml:"limits"`
+	// What failed logins cost: delays, and lockouts of client networks and of users from a network.
+	Lockout lockout.Config `yaml:"lockout"`
+	// Who may come in at all: networks, countries, blocklists, hours, TLS versions, accounts.
+	Access access.Config `yaml:"access"`
+	// A policy service of weakforced's kind: one that popgate asks, and the one that popgate is for others.
+	Weakforced wforce.Config `yaml:"weakforced"`
 	// How long popgate waits for what.
 	Timeouts proxy.Timeouts `yaml:"timeouts"`
 	// How much a client may ask before it has logged in.
@@ -101,15 +110,18 @@ func Default() *Config {
 	listener := proxy.DefaultListener()
 	listener.Name, listener.Address = "pop3s", ":995"
 	return &Config{
-		Listeners: []proxy.ListenerConfig{listener},
-		TLS:       certs.DefaultConfig(),
-		Limits:    policy.DefaultConfig(),
-		Timeouts:  proxy.DefaultTimeouts(),
-		Bounds:    proxy.DefaultBounds(),
-		Shutdown:  proxy.DefaultShutdown(),
-		Log:       DefaultLog(),
-		Audit:     audit.DefaultConfig(),
-		Metrics:   admin.DefaultConfig(),
+		Listeners:  []proxy.ListenerConfig{listener},
+		TLS:        certs.DefaultConfig(),
+		Limits:     policy.DefaultConfig(),
+		Lockout:    lockout.DefaultConfig(),
+		Access:     access.DefaultConfig(),
+		Weakforced: wforce.DefaultConfig(),
+		Timeouts:   proxy.DefaultTimeouts(),
+		Bounds:     proxy.DefaultBounds(),
+		Shutdown:   proxy.DefaultShutdown(),
+		Log:        DefaultLog(),
+		Audit:      audit.DefaultConfig(),
+		Metrics:    admin.DefaultConfig(),
 	}
 }
 
@@ -119,6 +131,7 @@ func elements() map[reflect.Type]reflect.Value {
 	for _, e := range []any{
 		proxy.DefaultListener(), certs.Files{}, certs.Issuer{}, backend.DefaultConfig(), backend.DefaultServerConfig(),
 		directory.DefaultConfig(), directory.HTTPHeader{}, route.DefaultConfig(),
+		access.ListConfig{}, access.BlocklistConfig{}, access.DefaultRule(),
 	} {
 		values[reflect.TypeOf(e)] = reflect.ValueOf(e)
 	}
@@ -262,6 +275,14 @@ func (c *Config) check(r *report) {
 			listeners.refer(fmt.Sprintf("routes[%d].listeners[%d]", i, j), name, r)
 		}
 	}
+	for i, rule := range c.Access.Rules {
+		for j, name := range rule.Listeners {
+			listeners.refer(fmt.Sprintf("access.rules[%d].listeners[%d]", i, j), name, r)
+		}
+		for j, name := range rule.Backends {
+			backends.refer(fmt.Sprintf("access.rules[%d].backends[%d]", i, j), name, r)
+		}
+	}
 	for i, name := range c.TLS.ClientCA.Listeners {
 		listeners.refer(fmt.Sprintf("tls.client_ca.listeners[%d]", i), name, r)
 	}
@@ -270,7 +291,8 @@ func (c *Config) check(r *report) {
 	backends.unique(r)
 	directories.unique(r)
 	c.checkDirectories()
-	apart(append(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}), c.challenges()...), r)
+	apart(append(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}, endpoint{"weakforced.serve.address", c.Weakforced.Serve.Address}),
+		c.challenges()...), r)
 	c.checkTLS(r)
 	for _, list := range []struct {
 		key, hint string

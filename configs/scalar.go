@@ -51,6 +51,8 @@ func (s scalar) set(to reflect.Value) (problem, hint string) {
 		return s.bool(to)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return s.int(to)
+	case reflect.Uint32:
+		return s.uint(to)
 	}
 	panic("configs: no key can be of type " + to.Type().String())
 }
@@ -144,6 +146,18 @@ func (s scalar) int(to reflect.Value) (problem, hint string) {
 	return "", ""
 }
 
+func (s scalar) uint(to reflect.Value) (problem, hint string) {
+	n := reflect.New(reflect.TypeFor[int64]()).Elem()
+	if problem, hint = s.int(n); problem != "" {
+		return problem, hint
+	}
+	if n.Int() < 0 || to.OverflowUint(uint64(n.Int())) {
+		return fmt.Sprintf("is %s, which is too large or below zero", show(s.text)), "write a whole number"
+	}
+	to.SetUint(uint64(n.Int()))
+	return "", ""
+}
+
 // show quotes a text for a message, which a long one must not fill.
 func show(text string) string {
 	const most = 60
@@ -169,7 +183,7 @@ func wants(t reflect.Type) string {
 		return "text"
 	case reflect.Bool:
 		return "true or false"
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint32:
 		return "a whole number"
 	case reflect.Slice:
 		return "a list"

@@ -79,18 +79,21 @@ type Config struct {
 	TLSCert string `yaml:"tls_cert"`
 	// The file with the private key of `tls_cert`.
 	TLSKey string `yaml:"tls_key"`
+	// The same three calls answered by popgate itself, so that a Dovecot beside it, or another popgate, can ask it.
+	Serve ServerConfig `yaml:"serve"`
 }
 
 // DefaultConfig asks nobody; with a URL it asks as Dovecot does where nothing else is said.
 func DefaultConfig() Config {
 	return Config{
 		Form: FormPath, APIKeyHeader: "X-API-Key", HashTruncate: 12, LowerCase: true, Timeout: 2 * time.Second,
-		OnFailure: Allow, MaxWait: 5 * time.Second,
+		OnFailure: Allow, MaxWait: 5 * time.Second, Serve: DefaultServerConfig(),
 	}
 }
 
 // Validate tells fault of every value that cannot be meant, by its key. It opens no file and asks nobody.
 func (c Config) Validate(fault func(key, problem string)) {
+	c.Serve.Validate(func(key, problem string) { fault("serve."+key, problem) })
 	if c.URL == "" {
 		return
 	}

@@ -61,10 +61,12 @@ func TestValidateServer(t *testing.T) {
 		c   ServerConfig
 		key string
 	}{
-		{ServerConfig{PasswordFile: "/a"}, ""},
-		{ServerConfig{APIKeyFile: "/a", APIKeyHeader: "X-API-Key"}, ""},
-		{DefaultServerConfig(), "password_file"},
-		{ServerConfig{APIKeyFile: "/a"}, "api_key_header"},
+		{ServerConfig{Address: "127.0.0.1:8084", PasswordFile: "/a"}, ""},
+		{ServerConfig{Address: "127.0.0.1:8084", APIKeyFile: "/a", APIKeyHeader: "X-API-Key"}, ""},
+		{ServerConfig{Address: "127.0.0.1:8084", APIKeyHeader: "X-API-Key"}, "password_file"},
+		{ServerConfig{Address: "localhost:8084", PasswordFile: "/a"}, "address"},
+		{DefaultServerConfig(), ""},
+		{ServerConfig{Address: "127.0.0.1:8084", APIKeyFile: "/a"}, "api_key_header"},
 	} {
 		got := ""
 		tt.c.Validate(func(key, _ string) { got += key })

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -46,8 +47,10 @@ type Question struct {
 	TLS bool
 }
 
-// ServerConfig says who may ask popgate. At least one of its secrets must be there.
+// ServerConfig says who may ask popgate. With an address, at least one of its secrets must be there.
 type ServerConfig struct {
+	// The address to answer on, without TLS: "host:port" with an IP address, such as "127.0.0.1:8084". Empty answers nobody.
+	Address string `yaml:"address"`
 	// A file with the password that a server must send by HTTP Basic, whatever the user's name is: in Dovecot
 	// `auth_policy_server_url = http://wforce:PASSWORD@127.0.0.1:8084/`.
 	PasswordFile string `yaml:"password_file"`
@@ -63,6 +66,16 @@ func DefaultServerConfig() ServerConfig { return ServerConfig{APIKeyHeader: "X-A
 
 // Validate tells fault of every value that cannot be meant, by its key. It opens no file.
 func (c ServerConfig) Validate(fault func(key, problem string)) {
+	if c.Address == "" {
+		return
+	}
+	host, _, err := net.SplitHostPort(c.Address)
+	if err == nil && host != "" {
+		_, err = netip.ParseAddr(host)
+	}
+	if err != nil {
+		fault("address", fmt.Sprintf(`is %q; write "host:port" with an IP address, such as "127.0.0.1:8084"`, c.Address))
+	}
 	if c.PasswordFile == "" && c.APIKeyFile == "" {
 		fault("password_file", "is missing, and so is api_key_file; write one of them, or anybody could ask, and reset lockouts")
 	}
