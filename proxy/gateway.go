@@ -45,7 +45,7 @@ type Recorder interface {
 	// Post takes an event that nobody waits for.
 	Post(e *audit.Event)
 	// Refused counts a connection that was turned away before it was a session.
-	Refused(reason audit.Reason, network netip.Prefix)
+	Refused(r audit.Refusal)
 }
 
 // A Snapshot is all that a reload can change. It is immutable once it has been given to Apply: a session keeps the
@@ -201,7 +201,7 @@ func (g *Gateway) start(ctx context.Context, conn net.Conn, address string) {
 // refuse counts a connection that is turned away before it is a session.
 func (g *Gateway) refuse(reason audit.Reason, c *auth.Client) {
 	g.metrics.refused.WithLabelValues(c.Listener, string(reason)).Inc()
-	g.recorder.Refused(reason, c.Network())
+	g.recorder.Refused(audit.Refusal{Reason: reason, Network: c.Network()})
 }
 
 func (g *Gateway) isClosing() bool {

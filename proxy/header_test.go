@@ -185,7 +185,7 @@ func TestHeaderRefused(t *testing.T) {
 				r.closed(audit.NotPOP3)
 				return
 			}
-			if got := receive(t, r.audit.refused, "the count of refusals"); got.reason != audit.ProxyHeader || got.network.String() != "127.0.0.1/32" {
+			if got := receive(t, r.audit.refused, "the count of refusals"); got.Reason != audit.ProxyHeader || got.Network.String() != "127.0.0.1/32" {
 				t.Errorf("refused %+v", got)
 			}
 			c.ends(false)
@@ -200,7 +200,7 @@ func TestHeaderUntrusted(t *testing.T) {
 		s.listener.ProxyProtocolFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	})
 	c := r.plain()
-	if got := receive(t, r.audit.refused, "the count of refusals"); got.reason != audit.ProxyHeader {
+	if got := receive(t, r.audit.refused, "the count of refusals"); got.Reason != audit.ProxyHeader {
 		t.Errorf("refused %+v", got)
 	}
 	c.ends(false)
@@ -255,7 +255,7 @@ func TestHeaderDeadline(t *testing.T) {
 			began := time.Now()
 			var talking sync.WaitGroup
 			talking.Go(func() { c.drip(sent, time.Second) })
-			if got := <-r.audit.refused; got.reason != audit.ProxyHeader {
+			if got := <-r.audit.refused; got.Reason != audit.ProxyHeader {
 				t.Errorf("refused %+v", got)
 			}
 			if took := time.Since(began); took != s.timeouts.ProxyHeader {
@@ -284,7 +284,7 @@ func TestHeaderShutdown(t *testing.T) {
 			if err := r.gw.Shutdown(context.Background()); err != nil {
 				t.Errorf("%s: Shutdown: %v", name, err)
 			}
-			if got := <-r.audit.refused; got.reason != audit.Shutdown {
+			if got := <-r.audit.refused; got.Reason != audit.Shutdown {
 				t.Errorf("%s: refused %+v", name, got)
 			}
 			c.ends(false)
@@ -303,7 +303,7 @@ func TestHeaderCut(t *testing.T) {
 		c.send("PROXY TCP4 192.0.2.1")
 		waitFor(t, func() bool { return r.gw.Sessions() == 1 })
 		r.gw.Close()
-		if got := receive(t, r.audit.refused, "the count of refusals"); got.reason != audit.Shutdown {
+		if got := receive(t, r.audit.refused, "the count of refusals"); got.Reason != audit.Shutdown {
 			t.Errorf("refused %+v", got)
 		}
 		if len(r.log.lines) > 0 {

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -202,17 +201,12 @@ func (r *rig) listen(address string) {
 // A book is a Recorder that the test reads.
 type book struct {
 	events  chan audit.Event
-	refused chan refusal
+	refused chan audit.Refusal
 	hook    func(*audit.Event) error // what Record does before it returns; nil is nothing
 }
 
-type refusal struct {
-	reason  audit.Reason
-	network netip.Prefix
-}
-
 func newBook() *book {
-	return &book{events: make(chan audit.Event, 1<<14), refused: make(chan refusal, 1<<10)}
+	return &book{events: make(chan audit.Event, 1<<14), refused: make(chan audit.Refusal, 1<<10)}
 }
 
 func (b *book) Record(_ context.Context, e *audit.Event) error {
@@ -229,8 +223,8 @@ func (b *book) Post(e *audit.Event) {
 	}
 }
 
-func (b *book) Refused(reason audit.Reason, network netip.Prefix) {
-	b.refused <- refusal{reason, network}
+func (b *book) Refused(r audit.Refusal) {
+	b.refused <- r
 }
 
 // next is the next record of a login or a session's end.

@@ -294,7 +294,7 @@ func TestTurnedAway(t *testing.T) {
 			second.expect("-ERR [SYS/TEMP] Too busy now, try again later")
 		}
 		second.ends(false)
-		if got := receive(t, r.audit.refused, "the count of refusals"); got.reason != audit.TooManySessions || got.network.String() != "127.0.0.1/32" {
+		if got := receive(t, r.audit.refused, "the count of refusals"); got.Reason != audit.TooManySessions || got.Network.String() != "127.0.0.1/32" {
 			t.Errorf("%s: refused %+v", starts, got)
 		}
 		first.send("QUIT\r\n")

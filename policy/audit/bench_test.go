@@ -56,6 +56,6 @@ func BenchmarkRefused(b *testing.B) {
 	useWriter(l, &plainWriter{}, Drop)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		l.Refused(TooManySessions, network(i%4000))
+		l.Refused(Refusal{Reason: TooManySessions, Network: network(i % 4000)})
 	}
 }

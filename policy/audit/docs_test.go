@@ -45,10 +45,15 @@ func examples() []*Event {
 		Name: "mail.example.org", Issuer: "acme-v02.api.letsencrypt.org", Serial: "4c9f0a1be7", NotAfter: at.Add(90 * 24 * time.Hour).Truncate(time.Second),
 	}
 	failed := Certificate{Name: "pop.example.org", Issuer: "acme-v02.api.letsencrypt.org", Problem: "connection refused"}
+	network := netip.MustParsePrefix("192.0.2.7/32")
+	locked := Lockout{Cause: "user_failures", Failures: 10, Until: at.Add(15 * time.Minute).Truncate(time.Second)}
 	return []*Event{
 		&login, &refused, &opened, &closed,
-		{Name: ConnectionsRefused, Time: at, Reason: TooManySessions, Network: netip.MustParsePrefix("2001:db8:0:7::/64"), Count: 4211},
+		{Name: ConnectionsRefused, Time: at, Reason: TooManySessions, Limit: "per_ip.sessions", Network: netip.MustParsePrefix("2001:db8:0:7::/64"), Count: 4211},
 		{Name: ConfigReloaded, Time: at}, {Name: GatewayStarted, Time: at}, {Name: GatewayStopped, Time: at},
+		{Name: LockoutStarted, Time: at, Network: network, User: "anna@example.org", Lockout: &locked},
+		{Name: LockoutEnded, Time: at, Network: network, User: "anna@example.org", Lockout: &locked},
+		{Name: SprayDetected, Time: at, Network: network, Lockout: &Lockout{Cause: "many_users", Users: 20}},
 		{Name: CertificateIssued, Time: at, Certificate: &issued}, {Name: CertificateFailed, Time: at, Certificate: &failed},
 		{Name: CertificateRevoked, Time: at, Certificate: &issued},
 	}
@@ -185,7 +190,7 @@ func fields(t *testing.T) string {
 				t.Errorf("%s.%s: got no comment, want its meaning", name, field.Names[0])
 			}
 			fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", prefix, key, jsonType(typ), meaning)
-			if typ == "TLS" || typ == "Certificate" {
+			if typ == "TLS" || typ == "Lockout" || typ == "Certificate" {
 				walk(typ, key+".")
 			}
 		}
@@ -200,7 +205,7 @@ func jsonType(goType string) string {
 		return "number"
 	case "bool":
 		return "boolean"
-	case "TLS", "Certificate":
+	case "TLS", "Lockout", "Certificate":
 		return "object"
 	}
 	return "string"

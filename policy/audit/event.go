@@ -32,6 +32,9 @@ const (
 	ConfigReloaded     Name = "config.reloaded"     // A new configuration is in force.
 	GatewayStarted     Name = "gateway.started"     // The gateway takes connections.
 	GatewayStopped     Name = "gateway.stopped"     // The gateway has ended its sessions and stops.
+	LockoutStarted     Name = "lockout.started"     // A client network, or one user from it, is locked out: its logins are refused as with a wrong password until `lockout.until`.
+	LockoutEnded       Name = "lockout.ended"       // A lockout is over: its time has come, an operator ended it, or another one takes its place.
+	SprayDetected      Name = "spray.detected"      // Somebody tries many users from one network, or one password on many users.
 	CertificateIssued  Name = "certificate.issued"  // A certificate was obtained, for the first time or in the place of an older one.
 	CertificateFailed  Name = "certificate.failed"  // An issuer did not give a certificate; the next one is asked, or the same one later.
 	CertificateRevoked Name = "certificate.revoked" // An issuer has revoked a certificate in use; another one is ordered at once.
@@ -63,13 +66,26 @@ type Event struct {
 	Mechanism auth.Mechanism `json:"mechanism,omitempty"`
 	// Why it was refused or ended: see the reasons below.
 	Reason Reason `json:"reason,omitempty"`
-	// The client network of summed refusals: an IPv4 address, an IPv6 /64; missing in the sum of all networks that
-	// had no place of their own.
+	// The limit that refused, as the configuration has it, such as `per_ip.connections`.
+	Limit string `json:"limit,omitempty"`
+	// The rule of `access` that the client or the login did not meet. One that only logs (`action: log`) is written too,
+	// in records of logins that went on.
+	Rule string `json:"rule,omitempty"`
+	// What the rule held against it, and what it found, such as `country KP`: docs/access.md lists them.
+	Because string `json:"because,omitempty"`
+	// Whether the client came by the legacy lane: without TLS, or with TLS 1.0 or 1.1, where a listener lets it on purpose.
+	Legacy bool `json:"legacy,omitempty"`
+	// The client network of summed refusals and of lockouts: an IPv4 address, an IPv6 /64 or /48; missing in the sum of
+	// all networks that had no place of their own.
 	Network netip.Prefix `json:"network,omitzero"`
 	// How many connections were refused.
 	Count int64 `json:"count,omitempty"`
+	// The lockout or spray that the event is about. Its `network` and, where it is of one user, its `user` stand outside.
+	Lockout *Lockout `json:"lockout,omitempty"`
 	// The certificate that the event is about.
 	Certificate *Certificate `json:"certificate,omitempty"`
+	// Local is the address that the client connected to, where it is known. It goes to lines in Dovecot's shape alone.
+	Local netip.Addr `json:"-"`
 	// End is what a session came to: it belongs to SessionClosed, where all of it is written, zeros too.
 	*End
 }
@@ -90,6 +106,19 @@ type End struct {
 	BytesOut int64 `json:"bytes_out"`
 	// How long the session lasted, in milliseconds.
 	DurationMS int64 `json:"duration_ms"`
+}
+
+// Lockout is what a record says of a lockout or a spray.
+type Lockout struct {
+	// What it is for: `user_failures`, `network_failures`, `many_users` (from one network), `one_password` (for many users) or
+	// `manual`, by an operator.
+	Cause string `json:"cause"`
+	// How many failed logins led to it.
+	Failures int `json:"failures,omitempty"`
+	// How many users failed from the network, or with the password.
+	Users int `json:"users,omitempty"`
+	// When the lockout ends, or has ended.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Certificate is what a record says of a certificate that popgate obtains.

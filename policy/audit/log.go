@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -141,10 +140,10 @@ func (l *Log) Post(e *Event) {
 	}
 }
 
-// Refused counts a connection turned away into the next connections.refused of its network.
-func (l *Log) Refused(reason Reason, network netip.Prefix) {
+// Refused counts a connection turned away into the next connections.refused of its kind.
+func (l *Log) Refused(r Refusal) {
 	if v := l.view.Load(); v != nil && v.out != nil {
-		l.refused.add(reason, network)
+		l.refused.add(r)
 	}
 }
 

@@ -122,7 +122,7 @@ func TestWhatIsWanted(t *testing.T) {
 	}
 	l := New("gw1", nil, nil)
 	l.Post(accepted("anna"))
-	l.Refused(Timeout, network(1))
+	l.Refused(Refusal{Reason: Timeout, Network: network(1)})
 	if err := l.Record(t.Context(), accepted("anna")); err != nil || l.queue.len() != 0 {
 		t.Errorf("before the first Use: got %v and %d queued, want nothing recorded", err, l.queue.len())
 	}
@@ -142,7 +142,7 @@ func TestStop(t *testing.T) {
 			for range 1000 {
 				l.Post(&Event{Name: SessionClosed, End: &End{}})
 			}
-			l.Refused(TooManySessions, network(1))
+			l.Refused(Refusal{Reason: TooManySessions, Network: network(1)})
 			run(t, l)()
 			if got := len(records(t, readFile(t, path))); got != 1001 {
 				t.Errorf("records: got %d, want 1001", got)

@@ -13,30 +13,30 @@ const maxRows = 256
 // refusals counts connections that were turned away since the last summary.
 type refusals struct {
 	mu   sync.Mutex
-	rows map[refusal]int64
+	rows map[Refusal]int64
 }
 
-// A refusal with the zero network is the sum of those that found no row.
-type refusal struct {
-	reason  Reason
-	network netip.Prefix
+// A Refusal says why a connection is turned away, and whose it is.
+type Refusal struct {
+	Reason      Reason
+	Limit, Rule string       // which limit or access rule it was, where it was one
+	Network     netip.Prefix // the client's; the zero one is the sum of those that found no row
 }
 
 // A row is one line of a summary.
 type row struct {
-	refusal
+	Refusal
 	count int64
 }
 
-func (r *refusals) add(reason Reason, network netip.Prefix) {
+func (r *refusals) add(k Refusal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := refusal{reason, network}
 	if _, ok := r.rows[k]; !ok && len(r.rows) >= maxRows {
-		k.network = netip.Prefix{} // there are no more of these than there are reasons
+		k.Network = netip.Prefix{} // there are no more of these than there are reasons, limits and rules
 	}
 	if r.rows == nil {
-		r.rows = make(map[refusal]int64)
+		r.rows = make(map[Refusal]int64)
 	}
 	r.rows[k]++
 }
@@ -52,7 +52,7 @@ func (r *refusals) take() []row {
 		rows = append(rows, row{k, n})
 	}
 	slices.SortFunc(rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(a.reason, b.reason), a.network.Compare(b.network))
+		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Limit, b.Limit), cmp.Compare(a.Rule, b.Rule), a.Network.Compare(b.Network))
 	})
 	return rows
 }

@@ -47,7 +47,7 @@ func TestRefusedEachTenSeconds(t *testing.T) {
 		synctest.Wait() // the ticker counts from here
 		refuse := func(reason Reason, n netip.Prefix, times int) {
 			for range times {
-				l.Refused(reason, n)
+				l.Refused(Refusal{Reason: reason, Network: n})
 			}
 		}
 		refuse(TooManySessions, network(1), 3)
@@ -97,8 +97,8 @@ func TestRefusedIsBounded(t *testing.T) {
 	for range times {
 		wg.Go(func() {
 			for i := range networks {
-				r.add(TooManySessions, network(i))
-				r.add(TLSFailed, network(i))
+				r.add(Refusal{Reason: TooManySessions, Network: network(i)})
+				r.add(Refusal{Reason: TLSFailed, Network: network(i)})
 			}
 		})
 	}
@@ -109,8 +109,8 @@ func TestRefusedIsBounded(t *testing.T) {
 	}
 	sums := map[Reason]int64{}
 	for i, row := range all {
-		sums[row.reason] += row.count
-		if first := i == 0 || all[i-1].reason != row.reason; row.network.IsValid() == first {
+		sums[row.Reason] += row.count
+		if first := i == 0 || all[i-1].Reason != row.Reason; row.Network.IsValid() == first {
 			t.Errorf("row %d: got %v, want the rest of a reason first", i, row)
 		}
 	}

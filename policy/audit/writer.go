@@ -115,6 +115,6 @@ func (l *Log) settle(e *entry, n int, err error) {
 // summarize queues what Refused has counted.
 func (l *Log) summarize() {
 	for _, row := range l.refused.take() {
-		l.Post(&Event{Name: ConnectionsRefused, Reason: row.reason, Network: row.network, Count: row.count})
+		l.Post(&Event{Name: ConnectionsRefused, Reason: row.Reason, Limit: row.Limit, Rule: row.Rule, Network: row.Network, Count: row.count})
 	}
 }
