@@ -89,6 +89,7 @@ type Gateway struct {
 	moved    moved
 	ids      ids
 	said     said
+	census   census
 
 	closing chan struct{} // closed when Shutdown or Close begins
 	once    sync.Once

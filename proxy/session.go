@@ -42,7 +42,8 @@ type session struct {
 
 // The phases of a session, as far as others must know them.
 const (
-	phaseWaiting   = iota // for the client, before login
+	phaseArriving  = iota // the client is not known yet: a PROXY header may name another
+	phaseWaiting          // for the client, before login
 	phaseLoggingIn        // the client waits for us
 	phaseRelaying         // nothing of ours may be written any more
 )
@@ -99,6 +100,7 @@ func (s *session) open(ctx context.Context) (stage, bool) {
 			return s.turnAway(audit.ProxyHeader)
 		}
 	}
+	s.phase.Store(phaseWaiting)
 	visit, err := s.snap.Gate.Admit(ctx, &s.client)
 	if err != nil {
 		if s.listener.TLS != TLSImplicit { // on 995 nothing can be said before TLS
@@ -304,7 +306,7 @@ func (s *session) logEnd(e *audit.Event, err error) {
 
 // wake makes a session that waits for its client before login look up: its next read fails.
 func (s *session) wake() {
-	if s.phase.Load() == phaseWaiting {
+	if s.phase.Load() <= phaseWaiting {
 		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
 	}
 }

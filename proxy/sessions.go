@@ -44,6 +44,34 @@ func (l *sessions) each(f func(*session)) {
 	}
 }
 
+// sweepAtOnce is for how many sessions sweep holds the list: some 20 µs.
+const sweepAtOnce = 512
+
+// sweep calls f for every session, with the list free most of the time. Sessions that begin meanwhile may be left out, and
+// those that end may be among them.
+func (l *sessions) sweep(f func(*session)) {
+	var some [sweepAtOnce]*session
+	n := 0
+	flush := func() {
+		for _, s := range some[:n] {
+			f(s)
+		}
+		n = 0
+	}
+	l.mu.Lock()
+	// A map may be changed between two steps of a range over it.
+	for s := range l.live {
+		some[n] = s
+		if n++; n == len(some) {
+			l.mu.Unlock()
+			flush()
+			l.mu.Lock()
+		}
+	}
+	l.mu.Unlock()
+	flush()
+}
+
 // ids makes session identifiers: a part of the process's own, so that nodes and restarts do not meet, and a count.
 type ids struct {
 	process string
