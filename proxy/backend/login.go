@@ -118,6 +118,7 @@ func (a *attempt) login(ctx context.Context) (*Conn, *Error) {
 	}
 	a.lines.Release()
 	c.place.Store(&a.member.server.places)
+	a.member.server.tally().took.add(c.Stages.Connect + c.Stages.Greeting + c.Stages.Login)
 	return c, nil
 }
 

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,34 @@ type counts struct {
 	turned   [turns]atomic.Uint64
 	waits    atomic.Uint64 // logins that waited in the queue or for their turn, and began
 	waitTime atomic.Int64  // all of that, in nanoseconds
+	took     times
+}
+
+// loginBounds are what the times of logins are told apart by, in seconds: milliseconds when all is well, cut off after a minute.
+var loginBounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+
+// times are how long logins took.
+type times struct {
+	upTo [len(loginBounds) + 1]atomic.Uint64 // by the first bound that was not passed
+	sum  atomic.Int64                        // in nanoseconds
+}
+
+func (t *times) add(d time.Duration) {
+	i, _ := slices.BinarySearch(loginBounds[:], d.Seconds())
+	t.upTo[i].Add(1)
+	t.sum.Add(int64(d))
+}
+
+// metric is the histogram of them.
+func (t *times) metric(labels ...string) prometheus.Metric {
+	var count uint64
+	buckets := make(map[float64]uint64, len(loginBounds))
+	for i, bound := range loginBounds {
+		count += t.upTo[i].Load()
+		buckets[bound] = count
+	}
+	count += t.upTo[len(loginBounds)].Load()
+	return prometheus.MustNewConstHistogram(tookDesc, count, time.Duration(t.sum.Load()).Seconds(), buckets, labels...)
 }
 
 // waited notes that a login waited before it began.
@@ -73,6 +102,8 @@ var (
 		"Logins that waited for a place or their turn at the server, and got it.", []string{"backend", "server"}, nil)
 	waitSecondsDesc = prometheus.NewDesc("popgate_backend_wait_seconds_total",
 		"Time that these logins waited.", []string{"backend", "server"}, nil)
+	tookDesc = prometheus.NewDesc("popgate_backend_login_seconds",
+		"Time of logins that the server accepted, from connecting to its answer.", []string{"backend", "server"}, nil)
 	changedDesc = prometheus.NewDesc("popgate_backend_changes_total",
 		"Changes that checks saw of a server: another greeting, other capabilities, other TLS, XCLIENT gone or new.",
 		[]string{"backend", "server"}, nil)
@@ -93,7 +124,7 @@ type collector struct{ b *Backends }
 // Describe names all that Collect gives.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc, openedDesc, bannedDesc, changedDesc,
+		upDesc, connectsDesc, checksDesc, noClientDesc, sessionsDesc, queueDesc, waitsDesc, waitSecondsDesc, turnedDesc, openedDesc, bannedDesc, changedDesc, tookDesc,
 	} {
 		ch <- d
 	}
@@ -173,6 +204,7 @@ func (n *counts) collect(ch chan<- prometheus.Metric, backend, server string, xc
 	count(waitsDesc, &n.waits)
 	ch <- prometheus.MustNewConstMetric(waitSecondsDesc, prometheus.CounterValue,
 		time.Duration(n.waitTime.Load()).Seconds(), backend, server)
+	ch <- n.took.metric(backend, server)
 	count(checksDesc, &n.checked, "ok")
 	count(checksDesc, &n.failed, "failed")
 	if xclient {
