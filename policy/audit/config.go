@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
@@ -28,6 +29,10 @@ type Config struct {
 	OnFailure OnFailure `yaml:"on_failure"`
 	// Whether each session leaves a record when it begins, too. Its end and its logins always leave one.
 	SessionOpened bool `yaml:"session_opened"`
+	// A file that failed logins are appended to as well, as lines of Dovecot's log, for fail2ban and CrowdSec with the rules
+	// for Dovecot that they come with. Empty writes none. SIGHUP reopens the file. A login never waits for its line, and goes
+	// on where it cannot be written, whatever `on_failure` says.
+	DovecotLog string `yaml:"dovecot_log"`
 }
 
 // DefaultConfig writes to standard output, and refuses logins that it cannot record.
@@ -39,6 +44,15 @@ func DefaultConfig() Config {
 func (c Config) Validate(fault func(key, problem string)) {
 	if strings.HasSuffix(c.Path, "/") {
 		fault("path", fmt.Sprintf("%q names a folder: write a file in it, such as %saudit.jsonl", c.Path, c.Path))
+	}
+	switch {
+	case c.DovecotLog == "":
+	case strings.HasSuffix(c.DovecotLog, "/"):
+		fault("dovecot_log", fmt.Sprintf("%q names a folder: write a file in it, such as %sfailed-logins.log", c.DovecotLog, c.DovecotLog))
+	case c.DovecotLog == Standard:
+		fault("dovecot_log", `is "-", and standard output is no file that fail2ban could read: write the path of one`)
+	case filepath.Clean(c.DovecotLog) == filepath.Clean(c.Path):
+		fault("dovecot_log", "is the file of the records, too: write another one")
 	}
 	if c.OnFailure != Refuse && c.OnFailure != Drop {
 		fault("on_failure", fmt.Sprintf("%q is not known: write refuse or drop", c.OnFailure))

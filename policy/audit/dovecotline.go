@@ -9,12 +9,12 @@ import (
 
 // AppendDovecotLine appends a failed login as Dovecot's log has it, for programs that read Dovecot's log and ban who fails
 // there, such as fail2ban and CrowdSec with their own rules for it. The line ends in a newline. What is no login.refused,
-// or was refused for what is no fault of the client's, appends nothing. node is the gateway's name, local the address that
-// the client connected to: the zero Addr where it is not known.
+// or was refused for what is no fault of the client's, appends nothing. Nor does what repeats the wrong password of
+// before: a mail client that was left with an old one would have its office banned. node is the gateway's name.
 //
 // What a stranger can choose is between "user=<" and ">", and has there no byte that means anything to a reader.
-func AppendDovecotLine(b []byte, node string, local netip.Addr, e *Event) []byte {
-	if e.Name != LoginRefused || !e.Reason.guess() || !e.Client.IsValid() {
+func AppendDovecotLine(b []byte, node string, e *Event) []byte {
+	if e.Name != LoginRefused || e.Repeated || !e.Reason.guess() || !e.Client.IsValid() {
 		return b
 	}
 	at := e.Time
@@ -33,7 +33,7 @@ func AppendDovecotLine(b []byte, node string, local netip.Addr, e *Event) []byte
 	b = append(b, ", rip="...)
 	b = remote.AppendTo(b)
 	b = append(b, ", lip="...)
-	b = localFor(remote, local).AppendTo(b)
+	b = localFor(remote, e.Local).AppendTo(b)
 	if e.TLS != nil {
 		b = append(b, ", TLS"...)
 	}
@@ -45,10 +45,12 @@ func AppendDovecotLine(b []byte, node string, local netip.Addr, e *Event) []byte
 	return append(b, '\n')
 }
 
-// guess says that a login refused for r may be one of somebody who guesses.
+// guess says that a login refused for r may be one of somebody who guesses. Who is locked out and goes on does so. Who may
+// not come at all (access_denied) has shown nothing of the kind, and what weakforced refuses may be the user's logins from
+// everywhere, because of what others tried on it.
 func (r Reason) guess() bool {
 	switch r {
-	case WrongPassword, UnknownUser, BadName:
+	case WrongPassword, UnknownUser, BadName, LockedOut:
 		return true
 	}
 	return false

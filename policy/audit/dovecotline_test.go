@@ -20,6 +20,7 @@ func refusedLogin(user, addr string) *Event {
 	return &Event{
 		Name: LoginRefused, Reason: WrongPassword, Time: time.Now(), User: user, Mechanism: auth.User,
 		Client: netip.AddrPortFrom(netip.MustParseAddr(addr), 40000), TLS: &TLS{}, Session: "c0ffee/1",
+		Local: netip.MustParseAddr("192.0.2.1"),
 	}
 }
 
@@ -43,8 +44,9 @@ func TestDovecotLine(t *testing.T) {
 	} {
 		e := refusedLogin("anna@example.org", "192.0.2.7")
 		e.Time = at
+		e.Local = tt.local
 		tt.change(e)
-		if got := string(AppendDovecotLine([]byte("x"), "mx1", tt.local, e)); got != "x"+head+tt.want {
+		if got := string(AppendDovecotLine([]byte("x"), "mx1", e)); got != "x"+head+tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, head+tt.want)
 		}
 	}
@@ -53,11 +55,11 @@ func TestDovecotLine(t *testing.T) {
 // TestDovecotLineNone: nobody is banned for what is not his fault.
 func TestDovecotLineNone(t *testing.T) {
 	for _, r := range []Reason{
-		"", WrongNetwork, DirectoryDown, Disabled, InUse, LoginDelay, BackendDown, BackendRefused, BackendLoginRefused, AuditFailed, Internal,
+		"", WrongNetwork, DirectoryDown, Disabled, InUse, LoginDelay, RateLimited, AccessDenied, PolicyRefused, PolicyDown, BackendDown, BackendRefused, BackendLoginRefused, AuditFailed, Internal,
 	} {
 		e := refusedLogin("anna", "192.0.2.7")
 		e.Reason = r
-		if got := AppendDovecotLine(nil, "", netip.Addr{}, e); got != nil {
+		if got := AppendDovecotLine(nil, "", e); got != nil {
 			t.Errorf("%s: got %s", r, got)
 		}
 	}
@@ -65,8 +67,10 @@ func TestDovecotLineNone(t *testing.T) {
 	accepted.Name = LoginAccepted
 	unknown := refusedLogin("anna", "192.0.2.7")
 	unknown.Client = netip.AddrPort{}
-	for _, e := range []*Event{accepted, unknown} {
-		if got := AppendDovecotLine(nil, "", netip.Addr{}, e); got != nil {
+	repeated := refusedLogin("anna", "192.0.2.7")
+	repeated.Repeated = true
+	for _, e := range []*Event{accepted, unknown, repeated} {
+		if got := AppendDovecotLine(nil, "", e); got != nil {
 			t.Errorf("got %s", got)
 		}
 	}
@@ -102,7 +106,7 @@ func TestFail2ban(t *testing.T) {
 				e.TLS = nil
 			}
 			e.Session = user // no stranger chooses it, and if one did
-			lines = AppendDovecotLine(lines, "mx1 [x]: é", netip.MustParseAddr("192.0.2.200"), e)
+			lines = AppendDovecotLine(lines, "mx1 [x]: é", e)
 			want = append(want, addr)
 		}
 	}
@@ -142,7 +146,7 @@ func FuzzDovecotLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, user, session string) {
 		e := refusedLogin(user, "192.0.2.7")
 		e.Session = session
-		line := string(AppendDovecotLine(nil, session, netip.MustParseAddr("192.0.2.1"), e))
+		line := string(AppendDovecotLine(nil, session, e))
 		body, ended := strings.CutSuffix(line, "\n")
 		if !ended || strings.ContainsFunc(body, func(r rune) bool { return r < ' ' || r > '~' }) {
 			t.Fatalf("got %q", line)
@@ -162,10 +166,10 @@ func FuzzDovecotLine(f *testing.F) {
 }
 
 func BenchmarkDovecotLine(b *testing.B) {
-	e, local := refusedLogin("anna@example.org", "192.0.2.7"), netip.MustParseAddr("192.0.2.1")
+	e := refusedLogin("anna@example.org", "192.0.2.7")
 	var line []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		line = AppendDovecotLine(line[:0], "mx1", local, e)
+		line = AppendDovecotLine(line[:0], "mx1", e)
 	}
 }

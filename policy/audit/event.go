@@ -73,6 +73,9 @@ type Event struct {
 	Rule string `json:"rule,omitempty"`
 	// What the rule held against it, and what it found, such as `country KP`: docs/access.md lists them.
 	Because string `json:"because,omitempty"`
+	// Whether the same wrong password came for the user from its network before: then it counted for nothing, and goes to
+	// no line in Dovecot's shape.
+	Repeated bool `json:"repeated,omitempty"`
 	// Whether the client came by the legacy lane: without TLS, or with TLS 1.0 or 1.1, where a listener lets it on purpose.
 	Legacy bool `json:"legacy,omitempty"`
 	// The client network of summed refusals and of lockouts: an IPv4 address, an IPv6 /64 or /48; missing in the sum of

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -36,6 +37,7 @@ type Log struct {
 	queue   queue
 	entries sync.Pool
 	refused refusals
+	dovecot lines
 	batch   []byte // the writer's
 
 	start   time.Time             // the zero of the times below
@@ -54,6 +56,7 @@ func New(node string, log *slog.Logger, reg prometheus.Registerer) *Log {
 	l := &Log{node: node, log: log, start: time.Now().Add(-sayEvery)}
 	l.stdout = &output{w: unclosed{os.Stdout}, looked: true}
 	l.queue.wake = make(chan struct{}, 1)
+	l.dovecot.wake = make(chan struct{}, 1)
 	l.entries.New = newEntry
 	l.metrics = newMetrics(reg, l.queue.len)
 	return l
@@ -62,22 +65,27 @@ func New(node string, log *slog.Logger, reg prometheus.Registerer) *Log {
 // A View is the audit as one configuration wants it. Use takes it, once; the file of a View that is never used is
 // closed when the View is collected.
 type View struct {
-	config Config
-	out    *output // nil writes nothing
+	config  Config
+	out     *output // nil writes nothing
+	dovecot *output // and so here
 }
 
 // Prepare opens what c names, which has passed Validate, and changes nothing of what runs.
 func (l *Log) Prepare(c Config) (*View, error) {
 	v := &View{config: c}
+	var err, err2 error
 	switch c.Path {
 	case "":
 	case Standard:
 		v.out = l.stdout
 	default:
-		var err error
-		if v.out, err = openOutput(c.Path); err != nil {
-			return nil, err
-		}
+		v.out, err = openOutput("audit.path", c.Path)
+	}
+	if c.DovecotLog != "" {
+		v.dovecot, err2 = openOutput("audit.dovecot_log", c.DovecotLog)
+	}
+	if err := errors.Join(err, err2); err != nil {
+		return nil, err
 	}
 	return v, nil
 }
@@ -86,28 +94,47 @@ func (l *Log) Prepare(c Config) (*View, error) {
 func (l *Log) Use(v *View) {
 	l.change.Lock()
 	defer l.change.Unlock()
-	if old := l.view.Swap(v); old != nil && old.out != nil {
-		// A write under way ends first, or fails and is done again in the new file.
-		_ = old.out.w.Close()
+	old := l.view.Swap(v)
+	if old == nil {
+		return
 	}
+	// A write under way ends first, or fails and is done again in the new file.
+	old.out.close()
+	old.dovecot.close()
 }
 
-// Reopen opens the file by its name again, for whoever renamed it, and only then closes the one open until now.
-// If that fails the one open until now stays in use. There is nothing to do for standard output.
+// Reopen opens the files by their names again, for whoever renamed them, and only then closes those open until now.
+// One for which that fails stays in use. There is nothing to do for standard output.
 func (l *Log) Reopen() error {
 	l.change.Lock()
 	defer l.change.Unlock()
 	v := l.view.Load()
-	if v == nil || v.out == nil || v.out == l.stdout {
+	if v == nil {
 		return nil
 	}
-	out, err := openOutput(v.config.Path)
-	if err != nil {
-		return fmt.Errorf("%w; the file open until now stays in use", err)
+	n := *v
+	var problems []error
+	again := func(key string, o **output) {
+		if *o == nil || *o == l.stdout {
+			return
+		}
+		opened, err := openOutput(key, (*o).path)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%w; the file open until now stays in use", err))
+			return
+		}
+		*o = opened
 	}
-	l.view.Store(&View{config: v.config, out: out})
-	_ = v.out.w.Close()
-	return nil
+	again("audit.path", &n.out)
+	again("audit.dovecot_log", &n.dovecot)
+	l.view.Store(&n)
+	if n.out != v.out {
+		v.out.close()
+	}
+	if n.dovecot != v.dovecot {
+		v.dovecot.close()
+	}
+	return errors.Join(problems...)
 }
 
 // Record writes e and returns when it is written. When it cannot be written, or not within 5 seconds or ctx's
@@ -115,6 +142,7 @@ func (l *Log) Reopen() error {
 // cancelled loses no record: a session that is being ended is what an audit is for.
 func (l *Log) Record(ctx context.Context, e *Event) error {
 	v := l.view.Load()
+	l.tell(v, e)
 	if v.skips(e) {
 		return nil
 	}
@@ -132,7 +160,9 @@ func (l *Log) Record(ctx context.Context, e *Event) error {
 
 // Post queues e and never waits. A record that finds the queue full, or cannot be written, is lost and counted.
 func (l *Log) Post(e *Event) {
-	if l.view.Load().skips(e) {
+	v := l.view.Load()
+	l.tell(v, e)
+	if v.skips(e) {
 		return
 	}
 	if err := l.push(l.entries.Get().(*entry), e, false); err != nil {

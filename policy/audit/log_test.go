@@ -179,7 +179,7 @@ func TestPrepareFaults(t *testing.T) {
 			}
 		})
 	}
-	if got := advice("/x", os.ErrPermission); !strings.Contains(got, fmt.Sprintf("user id %d", os.Geteuid())) {
+	if got := advice("audit.path", "/x", os.ErrPermission); !strings.Contains(got, fmt.Sprintf("user id %d", os.Geteuid())) {
 		t.Errorf("no permission: got %q, want it to say who has none", got)
 	}
 }

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	records  *prometheus.CounterVec
 	failures prometheus.Counter
+	dovecot  prometheus.Counter
 }
 
 // newMetrics registers them with reg, unless it is nil. depth is the number of records that wait.
@@ -19,9 +20,13 @@ func newMetrics(reg prometheus.Registerer, depth func() int) *metrics {
 			Name: "popgate_audit_failures_total",
 			Help: "Audit records that could not be written.",
 		}),
+		dovecot: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "popgate_audit_dovecot_lost_total",
+			Help: "Failed logins that could not be written to audit.dovecot_log.",
+		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.records, m.failures, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		reg.MustRegister(m.records, m.failures, m.dovecot, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "popgate_audit_queue_records",
 			Help: "Audit records that wait to be written.",
 		}, func() float64 { return float64(depth()) }))

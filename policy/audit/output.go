@@ -19,8 +19,8 @@ type output struct {
 	looked bool // torn is known of what was there before us
 }
 
-// openOutput opens path for appending, and makes it if need be.
-func openOutput(path string) (*output, error) {
+// openOutput opens path, which is what key says, for appending, and makes it if need be.
+func openOutput(key, path string) (*output, error) {
 	// Not to wait: a FIFO that nobody reads would hold up start and reload for ever.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
@@ -28,24 +28,33 @@ func openOutput(path string) (*output, error) {
 		if errors.As(err, &pathError) {
 			err = pathError.Err
 		}
-		return nil, fmt.Errorf("open audit file %s: %w (%s)", path, err, advice(path, err))
+		return nil, fmt.Errorf("open audit file %s: %w (%s)", path, err, advice(key, path, err))
 	}
 	return &output{w: f, path: path}, nil
 }
 
 // advice is what to do about an error from opening path.
-func advice(path string, err error) string {
+func advice(key, path string, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Sprintf("make the folder %s, or set audit.path to a file elsewhere", filepath.Dir(path))
+		return fmt.Sprintf("make the folder %s, or set %s to a file elsewhere", filepath.Dir(path), key)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("let user id %d write there, or set audit.path to a file elsewhere", os.Geteuid())
+		return fmt.Sprintf("let user id %d write there, or set %s to a file elsewhere", os.Geteuid(), key)
 	case errors.Is(err, syscall.EISDIR):
-		return "that is a folder: set audit.path to a file in it"
+		return "that is a folder: set " + key + " to a file in it"
 	case errors.Is(err, syscall.ENXIO):
 		return "that is a FIFO which nobody reads: start its reader first"
+	case key == "audit.path":
+		return `set audit.path to a file that popgate can write, or to "-" for standard output`
 	}
-	return `set audit.path to a file that popgate can write, or to "-" for standard output`
+	return "set " + key + " to a file that popgate can write"
+}
+
+// close closes o; a nil one needs none.
+func (o *output) close() {
+	if o != nil {
+		_ = o.w.Close()
+	}
 }
 
 // write appends lines and says how many of their bytes are written. After a line that was cut it begins a new one, so

@@ -112,7 +112,7 @@ func TestTornFile(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tt.there), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			o, err := openOutput(path)
+			o, err := openOutput("audit.path", path)
 			if err != nil {
 				t.Fatal(err)
 			}

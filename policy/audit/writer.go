@@ -17,6 +17,17 @@ const (
 // Run writes what is recorded, until ctx ends; then it writes what is queued, closes the file and returns nil.
 // Whatever is recorded after that fails. It is called once.
 func (l *Log) Run(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.runDovecot(ctx)
+	}()
+	defer func() {
+		select {
+		case <-ended:
+		case <-time.After(patience): // a file that hangs must not hold up the end
+		}
+	}()
 	tick := time.NewTicker(summaryEvery)
 	defer tick.Stop()
 	for {
@@ -80,12 +91,17 @@ func gather(batch []byte, entries []*entry) (_ []byte, some, rest []*entry) {
 func (l *Log) commit(lines []byte) (int, error) {
 	l.writing.Store(l.now())
 	defer l.writing.Store(0)
+	return l.append(lines, func(v *View) *output { return v.out })
+}
+
+// append appends lines to one of the files in use and says how many bytes of them are written.
+func (l *Log) append(lines []byte, file func(*View) *output) (int, error) {
 	for n := 0; ; {
 		v := l.view.Load()
-		if v == nil || v.out == nil {
+		if v == nil || file(v) == nil {
 			return len(lines), nil // turned off since they were queued
 		}
-		m, err := v.out.write(lines[n:])
+		m, err := file(v).write(lines[n:])
 		n += m
 		if err == nil || l.view.Load() == v {
 			return n, err
