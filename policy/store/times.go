@@ -18,9 +18,14 @@ type Times struct {
 }
 
 type timeShard struct {
-	mu    sync.Mutex
+	mu sync.Mutex
+	timeTable
+	_ [32]byte
+}
+
+// A timeTable is what one lock guards.
+type timeTable struct {
 	cells []cell // len is ways times a power of two, or 0
-	_     [32]byte
 }
 
 // A cell with until at or before now is free.
@@ -32,11 +37,16 @@ type cell struct {
 // NewTimes returns Times with room for most keys, rounded up to a power of two. From two thirds of that on, few at
 // first, keys are forgotten before their time.
 func NewTimes(most int) *Times {
-	t := &Times{buckets: firstBuckets}
-	for t.buckets*ways*shards < most {
-		t.buckets *= 2
+	return &Times{buckets: bucketsFor(most)}
+}
+
+// bucketsFor is how many buckets a shard may have for so many keys in all.
+func bucketsFor(most int) int {
+	buckets := firstBuckets
+	for buckets*ways*shards < most {
+		buckets *= 2
 	}
-	return t
+	return buckets
 }
 
 // Update keeps for k what next makes of the time that is kept, which is 0 where none is. A result at or before now is
@@ -45,14 +55,7 @@ func (t *Times) Update(k Key, now int64, next func(until int64) int64) {
 	s := &t.shards[k%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.find(k, now)
-	if c != nil {
-		c.until = next(c.until)
-		return
-	}
-	if until := next(0); until > now {
-		*s.place(k, now, t.buckets) = cell{k, until}
-	}
+	s.keep(k, now, next(s.until(k, now)), t.buckets)
 }
 
 // Len is the number of keys whose time has not passed at now.
@@ -61,17 +64,39 @@ func (t *Times) Len(now int64) int {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
-		for _, c := range s.cells {
-			if c.until > now {
-				n++
-			}
-		}
+		n += s.len(now)
 		s.mu.Unlock()
 	}
 	return n
 }
 
-func (s *timeShard) find(k Key, now int64) *cell {
+func (s *timeTable) len(now int64) (n int) {
+	for _, c := range s.cells {
+		if c.until > now {
+			n++
+		}
+	}
+	return n
+}
+
+// until is the time that is kept for k, 0 where none is.
+func (s *timeTable) until(k Key, now int64) int64 {
+	if c := s.find(k, now); c != nil {
+		return c.until
+	}
+	return 0
+}
+
+// keep keeps a time for k. One that has passed frees its place; most is how many buckets there may be.
+func (s *timeTable) keep(k Key, now, until int64, most int) {
+	if c := s.find(k, now); c != nil {
+		c.until = until
+	} else if until > now {
+		*s.place(k, now, most) = cell{k, until}
+	}
+}
+
+func (s *timeTable) find(k Key, now int64) *cell {
 	for _, bucket := range s.buckets(k) {
 		for i := range bucket {
 			if c := &bucket[i]; c.key == k && c.until > now {
@@ -84,7 +109,7 @@ func (s *timeShard) find(k Key, now int64) *cell {
 
 // place finds a cell for a new key: a free one, in more room if there may be more, else the one soonest free. So a
 // flood grows the table once, and from then on takes the places of what would have been forgotten first anyway.
-func (s *timeShard) place(k Key, now int64, most int) *cell {
+func (s *timeTable) place(k Key, now int64, most int) *cell {
 	for {
 		c, free := s.emptiest(k, now)
 		if free || len(s.cells) >= most*ways {
@@ -96,7 +121,7 @@ func (s *timeShard) place(k Key, now int64, most int) *cell {
 
 // emptiest is the cell of k's buckets that is soonest free, out of the bucket with more free cells. That choice
 // between two is what lets a table fill to two thirds before a key finds both its buckets full.
-func (s *timeShard) emptiest(k Key, now int64) (best *cell, free bool) {
+func (s *timeTable) emptiest(k Key, now int64) (best *cell, free bool) {
 	most := -1
 	for _, bucket := range s.buckets(k) {
 		if len(bucket) == 0 {
@@ -120,7 +145,7 @@ func (s *timeShard) emptiest(k Key, now int64) (best *cell, free bool) {
 }
 
 // grow doubles the table and puts what it still needs into its new place.
-func (s *timeShard) grow(now int64) {
+func (s *timeTable) grow(now int64) {
 	old := s.cells
 	s.cells = make([]cell, max(2*len(old), firstBuckets*ways))
 	for _, c := range old {
@@ -132,7 +157,7 @@ func (s *timeShard) grow(now int64) {
 }
 
 // buckets are the two where k can be. Their indexes come from other bits than those that chose the shard.
-func (s *timeShard) buckets(k Key) [2][]cell {
+func (s *timeTable) buckets(k Key) [2][]cell {
 	if len(s.cells) == 0 {
 		return [2][]cell{}
 	}
