@@ -90,6 +90,7 @@ type Gateway struct {
 	ids      ids
 	said     said
 	census   census
+	started  time.Time
 
 	closing chan struct{} // closed when Shutdown or Close begins
 	once    sync.Once
@@ -110,6 +111,7 @@ func New(recorder Recorder, log *slog.Logger, reg prometheus.Registerer) *Gatewa
 		closing:  make(chan struct{}),
 		lns:      make(map[net.Listener]struct{}),
 		ids:      newIDs(),
+		started:  time.Now(),
 	}
 	g.metrics = newMetrics(reg, &g.live)
 	return g

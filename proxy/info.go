@@ -6,10 +6,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // An Info is what others may see of the sessions: how many there are, and whose. It does not change.
 type Info struct {
+	// Started is when the gateway was made.
+	Started time.Time `json:"started"`
 	// BeforeLogin and LoggedIn are all sessions.
 	BeforeLogin int `json:"before_login"`
 	LoggedIn    int `json:"logged_in"`
@@ -38,7 +41,9 @@ type Share struct {
 func (g *Gateway) Info(top int) Info {
 	g.census.mu.Lock()
 	defer g.census.mu.Unlock()
-	return g.census.take(&g.live, top)
+	i := g.census.take(&g.live, top)
+	i.Started = g.started
+	return i
 }
 
 // A census counts sessions. It keeps its maps, so that who asks again and again makes no work for the collector.

@@ -108,7 +108,7 @@ func (g *gateway) serve(ctx context.Context, l *listening) {
 	g.open[l.address] = l
 	serving, cancel := context.WithCancel(ctx)
 	l.close = cancel // ends a server of HTTP; a listener for clients is closed instead, and its sessions go on
-	address := l.Addr().String()
+	address, node := l.Addr().String(), g.config.Node // which does not change, and the config does
 	switch l.use {
 	case forClients:
 		l.close = func() { _ = l.Close() }
@@ -125,7 +125,7 @@ func (g *gateway) serve(ctx context.Context, l *listening) {
 		case forMetrics:
 			err = admin.Serve(serving, l.Listener, admin.Handler(g.registry, g.ready), g.log)
 		case forOperators:
-			err = admin.Serve(serving, l.Listener, admin.SocketHandler(admin.ServeCertificates(g.keeper), admin.ServeBackends(g.backends)), g.log)
+			err = admin.Serve(serving, l.Listener, admin.SocketHandler(g.resources(node)...), g.log)
 		}
 		if err != nil && !errors.Is(err, proxy.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			select {

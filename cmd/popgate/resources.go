@@ -1,0 +1,23 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/popgate/popgate/proxy/admin"
+)
+
+// resources are what popgate's own commands can ask a gateway for; node is its name.
+func (g *gateway) resources(node string) []admin.Resource {
+	return []admin.Resource{
+		admin.ServeCertificates(g.keeper),
+		admin.ServeBackends(g.backends),
+		admin.ServeStatus(admin.StatusSources{
+			Node:     node,
+			Version:  strings.Fields(versionText())[0],
+			Sessions: g.proxy.Info,
+			Backends: g.backends,
+			Metrics:  g.registry,
+			Ready:    g.ready,
+		}),
+	}
+}
