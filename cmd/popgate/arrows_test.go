@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 
 	"policy":            {"auth/...", "policy/limit", "policy/lockout", "policy/access", "policy/store", "policy/cluster", "policy/audit"},
 	"policy/limit":      {"auth/...", "policy/store"},
-	"policy/lockout":    {"auth/...", "policy/store"},
+	"policy/lockout":    {"auth/...", "policy/store", "policy/cluster"},
 	"policy/access":     {"auth/..."},
 	"policy/store":      {"auth/...", "policy/cluster"},
 	"policy/cluster":    {"auth/..."},

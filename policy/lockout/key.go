@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strconv"
 )
 
 // A Key is a keyed digest of a user's name, a client network, both, or a secret. 0 is no key.
@@ -16,6 +17,16 @@ func (k Key) String() string { return fmt.Sprintf("%016x", uint64(k)) }
 
 // MarshalText is String.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what MarshalText has written.
+func (k *Key) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 16, 64)
+	if err != nil {
+		return fmt.Errorf("the key of a user: %w", err)
+	}
+	*k = Key(n)
+	return nil
+}
 
 // keySize is the number of bytes of a digest's own key.
 const keySize = 32

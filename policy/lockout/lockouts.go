@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/popgate/popgate/auth"
@@ -111,6 +112,9 @@ func (k *Keeper) Add(network netip.Prefix, user string, length time.Duration) er
 	}
 	now := k.now()
 	r.since, r.until, r.name, r.cause = now, now+int64(length), user, Manual
+	if r.user != 0 && r.user != k.User(user) {
+		r.name = "" // a key is none
+	}
 	k.endLockout(key, false, now)
 	k.put(key, r, nil)
 	return nil
@@ -145,10 +149,19 @@ func (k *Keeper) subject(network netip.Prefix, user string) (Key, record, error)
 	}
 	key, r := k.hasher.network(counted), record{network: counted}
 	if user != "" {
-		r.user = k.User(user)
+		r.user = k.userOf(user)
 		key = pair(key, r.user)
 	}
 	return key, r, nil
+}
+
+// userOf is the key of a user whom an operator names: by name, or, where a list has no name, by # and the key.
+func (k *Keeper) userOf(user string) Key {
+	var key Key
+	if hex, ok := strings.CutPrefix(user, "#"); ok && len(hex) == 16 && key.UnmarshalText([]byte(hex)) == nil {
+		return key
+	}
+	return k.User(user)
 }
 
 // lockedOut says whether key is; manual asks for an operator's lockouts only.
