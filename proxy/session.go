@@ -187,8 +187,8 @@ func (s *session) farewell(err error) error {
 }
 
 // carry is the stage after login: bytes both ways.
-func (s *session) carry(context.Context) (stage, bool) {
-	err := s.relay.run()
+func (s *session) carry(ctx context.Context) (stage, bool) {
+	err := s.relay.run(ctx)
 	if errors.Is(err, errQuiet) {
 		return (*session).carry, true
 	}
@@ -273,6 +273,7 @@ func (s *session) event(name audit.Name) *audit.Event {
 		Session:  s.id,
 		Listener: s.listener.Name,
 		Client:   s.client.Addr,
+		Local:    s.client.Local.Addr(),
 	}
 	if s.facts == nil {
 		s.facts = audit.TLSOf(s.client.TLS)
@@ -321,6 +322,7 @@ func (s *session) cut() {
 	s.cutOff.Store(true)
 	_ = s.raw.Close()
 	if s.phase.Load() == phaseRelaying {
+		s.relay.brake.release()
 		_ = s.relay.conn.Close()
 	}
 }
