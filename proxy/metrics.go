@@ -25,6 +25,8 @@ type metrics struct {
 	replySeconds      prometheus.Observer
 	sessionSeconds    prometheus.Histogram
 	bytesIn, bytesOut prometheus.Counter
+	pacedDownload     prometheus.Counter
+	pacedCommands     prometheus.Counter
 	acceptErrors      prometheus.Counter
 	panics            prometheus.Counter
 }
@@ -38,6 +40,8 @@ func newMetrics(reg prometheus.Registerer, live *sessions) *metrics {
 		"Octets carried between clients and backends after login, by direction (in: from the client, out: to it).", "direction")
 	stages := factory.histograms("popgate_login_stage_seconds",
 		"Time that logins spent in each stage they came to.", loginBuckets, "stage")
+	paced := factory.counters("popgate_paced_seconds_total",
+		"Time that sessions waited after login for their turn, by the limit that had them wait (download, commands).", "limit")
 	m := &metrics{
 		sessions:          factory.counters("popgate_sessions_total", "Sessions that have ended, by the reason in the audit.", "listener", "reason"),
 		refused:           factory.counters("popgate_connections_refused_total", "Connections closed before they were sessions.", "listener", "reason"),
@@ -48,10 +52,12 @@ func newMetrics(reg prometheus.Registerer, live *sessions) *metrics {
 		replySeconds:      factory.histogram("popgate_login_seconds", "Time from credentials to the decision, the delay of refusals left out.", loginBuckets),
 		sessionSeconds: factory.histogram("popgate_session_seconds", "Length of sessions that logged in.",
 			[]float64{.01, .1, .5, 1, 5, 10, 30, 60, 300, 1800, 7200}),
-		bytesIn:      bytes.WithLabelValues("in"),
-		bytesOut:     bytes.WithLabelValues("out"),
-		acceptErrors: factory.counters("popgate_accept_errors_total", "Errors of accepting connections.").WithLabelValues(),
-		panics:       factory.counters("popgate_panics_total", "Sessions ended by a fault in popgate.").WithLabelValues(),
+		bytesIn:       bytes.WithLabelValues("in"),
+		pacedDownload: paced.WithLabelValues("download"),
+		pacedCommands: paced.WithLabelValues("commands"),
+		bytesOut:      bytes.WithLabelValues("out"),
+		acceptErrors:  factory.counters("popgate_accept_errors_total", "Errors of accepting connections.").WithLabelValues(),
+		panics:        factory.counters("popgate_panics_total", "Sessions ended by a fault in popgate.").WithLabelValues(),
 	}
 	for i, stage := range loginStages {
 		m.loginSeconds[i] = stages.WithLabelValues(stage)

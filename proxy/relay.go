@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -36,6 +37,7 @@ type relay struct {
 	down    lane   // backend to client
 	early   []byte // what the client sent behind its login
 	stalls  stall  // of the backend
+	brake   *brake // nil in nearly all relays
 	seen    pop3.Observer
 	begun   bool
 	last    atomic.Int64 // when a byte moved last, in nanoseconds since the session began
@@ -61,6 +63,7 @@ type lane struct {
 	quiet  bool                                          // it waits on a fresh goroutine
 	moved  time.Duration                                 // when a byte came last, since the session began
 	octets int64                                         // carried so far
+	until  atomic.Int64                                  // when a wait of ours ends, in nanoseconds since the session began
 }
 
 // identity is whose session it is, for the record at its end.
@@ -79,6 +82,7 @@ func newRelay(s *session, l *login, conn *backend.Conn) *relay {
 		r.up.open(s.conn, s.raw)
 	}
 	r.silence.Store(int64(s.snap.Timeouts.Idle))
+	r.brake = newBrake(s)
 	// The dialogue's write deadline is still set; with no limit for the relay it must go.
 	_ = s.raw.SetWriteDeadline(time.Time{})
 	_ = conn.SetDeadline(time.Time{})
@@ -93,15 +97,15 @@ func newRelay(s *session, l *login, conn *backend.Conn) *relay {
 // The client's end of its stream is passed on, and the backend may still finish what it sends. The backend's end
 // is the session's: all it sent is written, then the client's stream ends properly. A connection that breaks is
 // never ended as if nothing were wrong, for the client would take half a message for a whole one.
-func (r *relay) run() error {
+func (r *relay) run(ctx context.Context) error {
 	if !r.begun {
-		r.begin()
+		r.begin(ctx)
 	}
-	err := r.download()
+	err := r.download(ctx)
 	if errors.Is(err, errQuiet) {
 		return err
 	}
-	r.ending.meant.Store(true)
+	r.mean()
 	_ = r.conn.SetWriteDeadline(time.Now().Add(lingerTime)) // upload may wait for a backend that takes nothing
 	switch {
 	case errors.Is(err, errEndBackendClosed) && !r.ending.clientDeaf.Load(): // or what was thrown away would not be missed
@@ -119,13 +123,13 @@ func (r *relay) run() error {
 }
 
 // begin starts the clocks of both directions, and the upload.
-func (r *relay) begin() {
+func (r *relay) begin(ctx context.Context) {
 	r.begun = true
 	r.moved(&r.up)
 	r.moved(&r.down)
 	_ = r.rearm(&r.up) // an error shows in the next read
 	_ = r.rearm(&r.down)
-	r.Go(r.upload)
+	r.Go(func() { r.upload(ctx) })
 }
 
 // cause is why the session ended, from how the two directions did.
@@ -142,7 +146,7 @@ func (r *relay) cause(down error) error {
 }
 
 // upload carries what the client sends, on a goroutine of its own, and leaves why it ended in ending.up.
-func (r *relay) upload() {
+func (r *relay) upload(ctx context.Context) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.s.slipped(p)
@@ -150,14 +154,14 @@ func (r *relay) upload() {
 			r.cut()
 		}
 	}()
-	err := r.forward(r.early)
+	err := r.send(ctx, r.early)
 	r.early = nil
 	for err == nil {
 		var p []byte
 		p, err = r.up.read()
 		if len(p) > 0 {
 			r.moved(&r.up)
-			if werr := r.forward(p); werr != nil {
+			if werr := r.send(ctx, p); werr != nil {
 				err = werr
 				break
 			}
@@ -168,7 +172,7 @@ func (r *relay) upload() {
 	}
 	r.up.rest()
 	if errors.Is(err, errQuiet) {
-		r.Go(r.upload)
+		r.Go(func() { r.upload(ctx) })
 		return
 	}
 	r.ending.up = r.uploadEnded(err)
@@ -225,7 +229,7 @@ func (r *relay) uploadEnded(err error) error {
 }
 
 // download carries what the backend sends. It always returns why it ended, or errQuiet.
-func (r *relay) download() (err error) {
+func (r *relay) download(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.s.slipped(p)
@@ -233,8 +237,11 @@ func (r *relay) download() (err error) {
 			err = errInternal
 		}
 	}()
-	err = r.deliver(r.conn.Leftover)
+	early := r.conn.Leftover
 	r.conn.Leftover = nil
+	if err = r.deliver(early); err == nil {
+		r.delivered(ctx, len(early))
+	}
 	for err == nil {
 		var p []byte
 		p, err = r.down.read()
@@ -244,6 +251,7 @@ func (r *relay) download() (err error) {
 				err = werr
 				break
 			}
+			r.delivered(ctx, len(p))
 		}
 		if err != nil {
 			err = r.downloadEnded(err)
@@ -320,7 +328,8 @@ func (r *relay) rearm(l *lane) error {
 			l.quiet, result = true, errQuiet
 		}
 		limit := time.Duration(r.silence.Load())
-		left = time.Duration(r.last.Load()) + limit - now
+		last := max(r.last.Load(), r.up.until.Load(), r.down.until.Load()) // to wait for a turn is no silence
+		left = time.Duration(last) + limit - now
 		if limit > 0 && left <= 0 {
 			return errEndIdle
 		}
@@ -342,9 +351,15 @@ func after(d time.Duration) time.Time {
 	return time.Now().Add(d)
 }
 
+// mean says that the relay is ending: what strikes or wakes a direction from now on is meant to end it.
+func (r *relay) mean() {
+	r.ending.meant.Store(true)
+	r.brake.release()
+}
+
 // cut ends the other direction: both connections are of no more use.
 func (r *relay) cut() {
-	r.ending.meant.Store(true)
+	r.mean()
 	past := time.Unix(1, 0)
 	_ = r.s.raw.SetDeadline(past)
 	_ = r.conn.SetDeadline(past)
@@ -352,7 +367,7 @@ func (r *relay) cut() {
 
 // drainBy lets the backend go on until t at most, with its client gone.
 func (r *relay) drainBy(t time.Time) {
-	r.ending.meant.Store(true)
+	r.mean()
 	r.endBackend()
 	_ = r.conn.SetReadDeadline(t)
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/tls"
 	"io"
 	"net"
@@ -33,6 +34,7 @@ type tap struct {
 	n    int
 	err  error
 	more bool // TLS may have something left, or without a socket: the last read filled what it was given
+	most int  // how much is read at once
 
 	small []byte // what is waited with where there is no socket
 }
@@ -42,7 +44,7 @@ const smallRead = 64
 
 // open makes the tap ready to read conn. feed is below conn's TLS, nil where there is none or it is not ours.
 func (t *tap) open(conn net.Conn, feed *clientConn) {
-	t.conn = conn
+	t.conn, t.most = conn, chunkSize
 	socket := conn
 	if feed != nil {
 		socket = feed.Conn
@@ -106,7 +108,7 @@ func (t *tap) attempt(fd uintptr) bool {
 	if t.took == nil {
 		t.took = chunks.Get().(*chunk)
 	}
-	t.n, t.err = readDescriptor(fd, t.took[:])
+	t.n, t.err = readDescriptor(fd, t.took[:t.most])
 	if isAgain(t.err) {
 		t.rest()
 		return false
@@ -150,8 +152,8 @@ func (t *tap) readConn() ([]byte, error) {
 	if t.out == nil {
 		t.out = chunks.Get().(*chunk)
 	}
-	n, err := t.conn.Read(t.out[:])
-	if t.more = n >= recordSize; !t.more && n == 0 {
+	n, err := t.conn.Read(t.out[:t.most])
+	if t.more = n >= min(recordSize, t.most); !t.more && n == 0 {
 		t.rest()
 	}
 	return t.out.upTo(n), err
@@ -167,6 +169,14 @@ func (t *tap) rest() {
 		chunks.Put(t.out)
 		t.out = nil
 	}
+}
+
+// park is rest for a tap that has not been read to its end: what TLS has not taken yet is kept, in no more room than it needs.
+func (t *tap) park() {
+	if t.took != nil && t.feed != nil && len(t.feed.early) > 0 {
+		t.feed.early = bytes.Clone(t.feed.early)
+	}
+	t.rest()
 }
 
 // errHungry is what TLS is told when the tap has nothing to feed it. TLS passes it on and may be asked again, for it

@@ -6,8 +6,8 @@ import "bytes"
 // ended. It looks and never changes a byte. The zero Observer stands at the start of a line. One goroutine at a time
 // may use it.
 type Observer struct {
-	// Retr, Top and Dele count the commands seen.
-	Retr, Top, Dele int
+	// Retr, Top and Dele count the commands seen, Commands all lines.
+	Retr, Top, Dele, Commands int
 	// Quit says that the client has sent QUIT.
 	Quit bool
 
@@ -51,6 +51,7 @@ func (o *Observer) octet(c byte) {
 
 // count notes the command whose line has just ended.
 func (o *Observer) count() {
+	o.Commands++
 	switch verb(o.word[:o.n]) {
 	case RETR:
 		o.Retr++
