@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 //	mailserver VAR ACCOUNTS     start a quick POP3 server on $VAR
 //	fickle VAR HOST:PORT|good|refuses|silent|dies|mute
 //	                            a server with faults on $VAR (scripttest_fickle_test.go)
+//	fail2ban LOCAL              start fail2ban with the jail of deploy/fail2ban and LOCAL as jail.local; bans go to $BANNED
 //	postgres [STATEMENTS]       start PostgreSQL, its socket in $PGDIR
 //	stream NAME start|more|stop ARG...
 //	                            logins all the time (scripttest_stream_test.go)
@@ -84,6 +85,7 @@ func TestScript(t *testing.T) {
 			"dovecotas":   cmdDovecotAs,
 			"mailserver":  cmdMailserver,
 			"fickle":      cmdFickle,
+			"fail2ban":    cmdFail2ban,
 			"postgres":    cmdPostgres,
 			"stream":      cmdStream,
 			"retry":       cmdRetry,
