@@ -19,6 +19,7 @@ import (
 	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/policy/lockout"
 	"github.com/popgate/popgate/policy/wforce"
 	"github.com/popgate/popgate/proxy"
@@ -130,7 +131,7 @@ func elements() map[reflect.Type]reflect.Value {
 	values := map[reflect.Type]reflect.Value{}
 	for _, e := range []any{
 		proxy.DefaultListener(), certs.Files{}, certs.Issuer{}, backend.DefaultConfig(), backend.DefaultServerConfig(),
-		directory.DefaultConfig(), directory.HTTPHeader{}, route.DefaultConfig(),
+		directory.DefaultConfig(), directory.HTTPHeader{}, route.DefaultConfig(), limit.DefaultOverride(),
 		access.ListConfig{}, access.BlocklistConfig{}, access.DefaultRule(),
 	} {
 		values[reflect.TypeOf(e)] = reflect.ValueOf(e)
