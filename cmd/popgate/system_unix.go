@@ -2,7 +2,11 @@
 
 package main
 
-import "syscall"
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
 
 // keepAlive has the system find out about clients that vanished, for configurations without an idle limit.
 func keepAlive(_, _ string, c syscall.RawConn) error {
@@ -18,3 +22,6 @@ func keepAlive(_, _ string, c syscall.RawConn) error {
 func noCoreDumps() error {
 	return syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 }
+
+// notifyResize has c told when the terminal has another size.
+func notifyResize(c chan<- os.Signal) { signal.Notify(c, syscall.SIGWINCH) }
