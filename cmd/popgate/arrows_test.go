@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 	"auth/route":     {"auth", "auth/directory"}, // what a directory answers is its word
 	"auth/peers":     nil,
 
-	"policy":            {"auth/...", "policy/limit", "policy/lockout", "policy/access", "policy/store", "policy/cluster", "policy/audit"},
+	"policy":            {"auth/...", "policy/limit", "policy/lockout", "policy/access", "policy/store", "policy/cluster", "policy/audit", "policy/wforce", "policy/legacy"},
 	"policy/limit":      {"auth/...", "policy/store"},
 	"policy/lockout":    {"auth/...", "policy/store", "policy/cluster"},
 	"policy/access":     {"auth/..."},
@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"policy/cluster":    {"auth/..."},
 	"policy/audit":      {"auth/..."},
 	"policy/wforce":     {"auth/..."},
+	"policy/legacy":     nil,
 	"policy/audit/sink": {"auth/...", "policy/audit"},
 
 	"proxy":                        {"auth/...", "policy/...", "proxy/pop3", "proxy/backend"},

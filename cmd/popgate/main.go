@@ -45,7 +45,7 @@ user's mailbox is, logs in there, usually in plaintext, and carries the mail.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), importCommand(), certsCommand(), backendsCommand(), topCommand(), lockoutsCommand(), doctorCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), routeCommand(), compareCommand(), importCommand(), certsCommand(), backendsCommand(), topCommand(), lockoutsCommand(), legacyReportCommand(), doctorCommand(), demoCommand(), versionCommand())
 	begun := false
 	onBegin(root, func() { begun = true })
 	c, err := root.ExecuteContextC(ctx)

@@ -278,3 +278,19 @@ func (r *Rules) askBlocklists(ctx context.Context, q *question, v Verdict) Verdi
 	}
 	return v
 }
+
+// LegacyUntil is when the legacy lane ends for a login, by the earliest last day of the rules that fit it; zero for never.
+func (r *Rules) LegacyUntil(c *auth.Client, to *auth.Route) time.Time {
+	q := &question{client: c, addr: c.Addr.Addr().Unmap().WithZone(""), route: to}
+	var end time.Time
+	for i := range r.rules {
+		rl := &r.rules[i]
+		if rl.legacyEnd.IsZero() || rl.action != Deny || !rl.fits(q) {
+			continue
+		}
+		if end.IsZero() || rl.legacyEnd.Before(end) {
+			end = rl.legacyEnd
+		}
+	}
+	return end
+}

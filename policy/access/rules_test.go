@@ -356,3 +356,39 @@ func BenchmarkClient(b *testing.B) {
 		}
 	}
 }
+
+// TestLegacyUntil: the earliest last day that holds for a login, and what the audit says of who comes after it.
+func TestLegacyUntil(t *testing.T) {
+	k := New(nil, nil)
+	day := func(text string) TLSRule { return TLSRule{LegacyUntil: text} }
+	r, err := k.Prepare(Config{
+		DNS: DefaultConfig().DNS,
+		Rules: []RuleConfig{
+			{Name: "all", Action: actionDeny, TLS: day("2026-12-31")},
+			{Name: "acme", Action: actionDeny, Tenants: []string{"acme"}, TLS: day("2026-06-30"), TimeZone: "Europe/Vienna"},
+			{Name: "tried", Action: actionLog, TLS: day("2026-01-31")},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := from("192.0.2.1")
+	acme, other := &auth.Route{Tenant: "acme", Account: "bob@example.org"}, &auth.Route{Tenant: "other", Account: "eve@example.net"}
+	end := r.LegacyUntil(c, acme)
+	if want := "2026-07-01T00:00:00+02:00"; end.Format(time.RFC3339) != want {
+		t.Errorf("acme: got %s, want %s", end.Format(time.RFC3339), want)
+	}
+	if got, want := r.LegacyUntil(c, other).Format(time.RFC3339), "2027-01-01T00:00:00Z"; got != want {
+		t.Errorf("other: got %s, want %s", got, want)
+	}
+	if v := r.User(t.Context(), c, acme, end.Add(-time.Second)); v.Action != Log || v.Rule != "tried" {
+		t.Errorf("on the last day: got %+v", v)
+	}
+	if v := r.User(t.Context(), c, acme, end); v.Action != Deny || v.Rule != "acme" || v.Because() != "legacy_over no TLS" {
+		t.Errorf("after the last day: got %+v", v)
+	}
+	none, err := k.Prepare(Config{DNS: DefaultConfig().DNS})
+	if err != nil || !none.LegacyUntil(c, acme).IsZero() || (Verdict{}).Because() != "" {
+		t.Errorf("no rules: got %v, %v", none.LegacyUntil(c, acme), err)
+	}
+}

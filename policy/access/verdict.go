@@ -55,3 +55,12 @@ type Verdict struct {
 	// a user.
 	Detail string
 }
+
+// Because is what the rule holds against somebody and what it found, for the audit, such as "country KP"; "" where nothing
+// stands against it.
+func (v Verdict) Because() string {
+	if v.Detail == "" {
+		return string(v.Reason)
+	}
+	return string(v.Reason) + " " + v.Detail
+}
