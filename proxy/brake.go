@@ -32,23 +32,26 @@ type brake struct {
 const (
 	shortWait = 100 * time.Millisecond
 	longWait  = 500 * time.Millisecond
+	firstRead = 16 << 10
 	leastRead = 2 << 10
 )
 
-// newBrake makes the brake of a session that has logged in, nil where there is nothing to slow down.
-func newBrake(s *session) *brake {
-	if s.visit == nil {
+// newBrake makes the brake of a session after a login of so many commands, nil where there is nothing to slow down.
+func newBrake(gate braking, commands int) *brake {
+	b := &brake{gate: gate, before: commands}
+	if b.download, b.commands = gate.Paced(); !b.download && !b.commands {
 		return nil
 	}
-	gate, ok := any(s.visit).(braking)
-	if !ok {
-		return nil
+	b.over = make(chan struct{})
+	return b
+}
+
+// slow puts a brake, which may be nil, into a relay that has not begun.
+func (r *relay) slow(b *brake) {
+	r.brake = b
+	if b != nil && b.download {
+		r.down.most = firstRead
 	}
-	download, commands := gate.Paced()
-	if !download && !commands {
-		return nil
-	}
-	return &brake{gate: gate, download: download, commands: commands, before: s.talk.commands, over: make(chan struct{})}
 }
 
 // release ends all waiting, for good. A nil brake has none.
@@ -77,7 +80,7 @@ func (r *relay) delivered(ctx context.Context, n int) {
 	switch {
 	case wait > longWait:
 		r.down.most = max(r.down.most/2, leastRead)
-	case wait < shortWait:
+	case wait < shortWait && n >= r.down.most:
 		r.down.most = min(r.down.most*2, chunkSize)
 	}
 	if wait > 0 {

@@ -82,7 +82,9 @@ func newRelay(s *session, l *login, conn *backend.Conn) *relay {
 		r.up.open(s.conn, s.raw)
 	}
 	r.silence.Store(int64(s.snap.Timeouts.Idle))
-	r.brake = newBrake(s)
+	if gate, ok := any(s.visit).(braking); ok {
+		r.slow(newBrake(gate, s.talk.commands))
+	}
 	// The dialogue's write deadline is still set; with no limit for the relay it must go.
 	_ = s.raw.SetWriteDeadline(time.Time{})
 	_ = conn.SetDeadline(time.Time{})

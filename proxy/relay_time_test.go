@@ -27,6 +27,12 @@ type bubble struct {
 // inBubble runs test with a session that has just logged in.
 func inBubble(t *testing.T, change func(*Timeouts), test func(t *testing.T, b *bubble)) {
 	t.Helper()
+	inSlowBubble(t, change, nil, test)
+}
+
+// inSlowBubble is inBubble for a session that gate, which may be nil, slows down.
+func inSlowBubble(t *testing.T, change func(*Timeouts), gate braking, test func(t *testing.T, b *bubble)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		set := defaults("192.0.2.110:110")
 		if change != nil {
@@ -50,6 +56,9 @@ func inBubble(t *testing.T, change func(*Timeouts), test func(t *testing.T, b *b
 		r.gw.serving.Add(1)
 		r.gw.live.add(s)
 		s.loggedIn(l, &backend.Conn{Conn: bThere, Server: "192.0.2.110:110"})
+		if gate != nil {
+			s.relay.slow(newBrake(gate, loginCommands))
+		}
 		go s.run(context.Background(), (*session).carry)
 		synctest.Wait()
 		test(t, b)
