@@ -28,6 +28,9 @@ func TestKeys(t *testing.T) {
 		}
 		to := reflect.New(k.field.Type).Elem()
 		scalar{text: "x", tag: tagText}.set(to) // panics for a type that no key can have
+		if i, ok := k.initial.Interface().(interface{ Inherited() bool }); ok && i.Inherited() {
+			to.Set(k.initial) // "inherit" is understood in entries that begin so, and nowhere else
+		}
 		n, err := written(k.initial)
 		if err != nil {
 			t.Errorf("%s: %v", k.path, err)

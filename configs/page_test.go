@@ -261,6 +261,7 @@ func TestFacts(t *testing.T) {
 	want := map[string]string{
 		"node":                         "Text. Default: `\"\"`. Variable: `POPGATE_NODE`.",
 		"limits.sessions":              "A whole number. Default: `0`. Variable: `POPGATE_LIMITS_SESSIONS`.",
+		"limits.overrides[].name":      "Text. Must be written.",
 		"limits.failure_delay":         "A duration. Default: `2s`. Variable: `POPGATE_LIMITS_FAILURE_DELAY`.",
 		"limits.logins_per_ip":         "A rate. Default: `\"0\"`. Variable: `POPGATE_LIMITS_LOGINS_PER_IP`.",
 		"limits.exempt":                "A list, each entry a network. Default: `[]`.",

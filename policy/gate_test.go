@@ -185,7 +185,8 @@ func TestValidate(t *testing.T) {
 			}
 		})
 	}
-	c := policy.Config{Sessions: 1, SessionsPerIP: 1, SessionsPerUser: 1, Exempt: prefixes("0.0.0.0/0", "::/0")}
+	c := policy.DefaultConfig()
+	c.Sessions, c.SessionsPerIP, c.SessionsPerUser, c.Exempt = 1, 1, 1, prefixes("0.0.0.0/0", "::/0")
 	c.Validate(func(key, problem string) { t.Errorf("a possible config: %s %s", key, problem) })
 }
 

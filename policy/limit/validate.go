@@ -27,16 +27,9 @@ func (c Config) Validate(fault func(key, problem string)) {
 	names := map[string]bool{}
 	for i := range c.Overrides {
 		at := fmt.Sprintf("overrides[%d]", i)
-		c.Overrides[i].validate(func(key, problem string) { fault(join(at, key), problem) }, names)
+		c.Overrides[i].validate(func(key, problem string) { fault(at+"."+key, problem) }, names)
 	}
 	validateNetworks("exempt", c.Exempt, fault)
-}
-
-func join(path, key string) string {
-	if key == "" {
-		return path
-	}
-	return path + "." + key
 }
 
 func (c NetworkLimits) validate(fault func(key, problem string)) {
@@ -51,13 +44,13 @@ func (c NetworkLimits) validate(fault func(key, problem string)) {
 func (o *Override) validate(fault func(key, problem string), names map[string]bool) {
 	switch {
 	case o.Name == "":
-		fault("name", "is missing: faults and operators need one")
+		fault("name", "is missing: write what operators shall call the override")
 	case names[o.Name]:
 		fault("name", fmt.Sprintf("is %q, which is the name of another override too: choose another", clip(o.Name)))
 	}
 	names[o.Name] = true
 	if len(o.Networks)+len(o.Tenants)+len(o.Users) == 0 {
-		fault("", "is for everybody: write networks, tenants or users, or set the limits outside overrides")
+		fault("name", "is of an override for everybody: write networks, tenants or users, or set its limits outside overrides")
 	}
 	validateNetworks("networks", o.Networks, fault)
 	for i, t := range o.Tenants {
@@ -92,7 +85,7 @@ func (o *Override) validateLimits(fault func(key, problem string)) {
 		}
 	}
 	if set == 0 {
-		fault("", "sets no limit: write one under per_ip, per_network, per_user or per_tenant")
+		fault("name", "is of an override that sets nothing: write a limit under per_ip, per_network, per_user or per_tenant")
 	}
 }
 
