@@ -64,3 +64,20 @@ func (v Verdict) Because() string {
 	}
 	return string(v.Reason) + " " + v.Detail
 }
+
+// Origin says that it is about where the client comes from, and not about the user or how the user logs in.
+func (r Reason) Origin() bool {
+	switch r {
+	case NetworkDenied, NetworkNotAllowed, Country, ASN, Blocklisted:
+		return true
+	}
+	return false
+}
+
+// Because is the reason and what the rule found, in a few words.
+func (v Verdict) Because() string {
+	if v.Detail == "" {
+		return string(v.Reason)
+	}
+	return string(v.Reason) + " " + v.Detail
+}
