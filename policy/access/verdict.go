@@ -44,6 +44,15 @@ func Reasons() []Reason {
 	}
 }
 
+// Origin says that the reason is where the client comes from, and nothing about the login.
+func (r Reason) Origin() bool {
+	switch r {
+	case NetworkDenied, NetworkNotAllowed, Country, ASN, Blocklisted:
+		return true
+	}
+	return false
+}
+
 // A Verdict is what the rules say. The zero Verdict is that nothing stands against it.
 type Verdict struct {
 	Action Action
@@ -58,23 +67,6 @@ type Verdict struct {
 
 // Because is what the rule holds against somebody and what it found, for the audit, such as "country KP"; "" where nothing
 // stands against it.
-func (v Verdict) Because() string {
-	if v.Detail == "" {
-		return string(v.Reason)
-	}
-	return string(v.Reason) + " " + v.Detail
-}
-
-// Origin says that it is about where the client comes from, and not about the user or how the user logs in.
-func (r Reason) Origin() bool {
-	switch r {
-	case NetworkDenied, NetworkNotAllowed, Country, ASN, Blocklisted:
-		return true
-	}
-	return false
-}
-
-// Because is the reason and what the rule found, in a few words.
 func (v Verdict) Because() string {
 	if v.Detail == "" {
 		return string(v.Reason)
