@@ -39,7 +39,6 @@ func NewRules(c Config) *Rules {
 		for _, w := range whats {
 			if !r.bounds[w.tag()].off() || r.overrides[w.tag()] != nil {
 				r.asks[m] = append(r.asks[m], w)
-				r.counts[w.Scope] = true
 			}
 		}
 	}
@@ -56,34 +55,11 @@ func (r *Rules) Any(m Moment) bool { return len(r.asks[m]) > 0 }
 // MaxLoginDelay is the longest login_delay of any user, for CAPA before the login; 0 where there is none.
 func (r *Rules) MaxLoginDelay() time.Duration { return r.delay }
 
-// Client tells who comes, as far as it is known before the login. The keys of what is counted are the hasher's.
-func (r *Rules) Client(h store.Hasher, c *auth.Client) Client {
-	addr := c.Addr.Addr().Unmap().WithZone("")
-	who := Client{rules: r, addr: addr, exempt: within(r.exempt, addr)}
-	if r.counts[All] {
-		who.keys[All] = h.Text("")
-	}
-	if r.counts[Listener] {
-		who.keys[Listener] = h.Text(c.Listener)
-	}
-	if r.counts[IP] {
-		who.keys[IP] = h.Network(auth.Network(addr))
-	}
-	if r.counts[Network] {
-		who.keys[Network] = h.Network(r.network(addr))
-	}
-	return who
-}
+// Room is how many asks there can be at the moment.
+func (r *Rules) Room(m Moment) int { return len(r.asks[m]) }
 
-// network is the wider network that addr is counted under; the zero Prefix where addr is the zero Addr.
-func (r *Rules) network(addr netip.Addr) netip.Prefix {
-	bits := r.bits4
-	if addr.Is6() {
-		bits = r.bits6
-	}
-	p, _ := addr.Prefix(bits)
-	return p
-}
+// Exempt says that addr is in a network that nothing refuses and nothing paces.
+func (r *Rules) Exempt(addr netip.Addr) bool { return within(r.exempt, addr.Unmap().WithZone("")) }
 
 func within(networks []netip.Prefix, addr netip.Addr) bool {
 	for _, p := range networks {
@@ -94,58 +70,89 @@ func within(networks []netip.Prefix, addr netip.Addr) bool {
 	return false
 }
 
-// A Client is whose limits are asked for: a client, and after Enter the user that it logs in as.
-type Client struct {
-	rules   *Rules
-	addr    netip.Addr
-	exempt  bool
-	entered bool
-	account string
-	tenant  string
-	keys    [scopes]store.Key
+// A Subject is whose limits are asked for.
+type Subject struct {
+	Client *auth.Client
+	// Route is where the login goes; nil, or without an account, where nobody knows yet.
+	Route *auth.Route
+	// Exempt is what Rules.Exempt says of the client.
+	Exempt bool
 }
 
-// Exempt says that the client is from a network that nothing refuses and nothing paces.
-func (c *Client) Exempt() bool { return c.exempt }
-
-// Enter tells where the login goes. It may be called again, for another login.
-func (c *Client) Enter(h store.Hasher, to *auth.Route) {
-	c.entered, c.account, c.tenant = true, to.Account, to.Tenant
-	if c.rules.counts[User] {
-		c.keys[User] = h.Pair(to.Backend, to.Account)
-	}
-	if c.rules.counts[Tenant] {
-		c.keys[Tenant] = h.Text(to.Tenant)
-	}
-}
-
-// Asks appends what the client has to ask for at the moment, the narrowest limit first. Before Enter, it is nothing of a
-// user's or tenant's. The Tag of each says which limit it is, see Of.
-func (c *Client) Asks(m Moment, to []store.Ask) []store.Ask {
+// Ask appends what the subject has to ask for at the moment, the narrowest limit first. While it has no route, that is
+// nothing of a user's or tenant's. The Tag of each says which limit it is, see Of. The keys are h's.
+func (r *Rules) Ask(to []store.Ask, m Moment, h *store.Hasher, s *Subject) []store.Ask {
 	paced := m == Downloading || m == Commanding
-	if paced && c.exempt {
-		return to // what it owed, others would have to wait for
+	if len(r.asks[m]) == 0 || paced && s.Exempt { // what an exempt client owed, others would have to wait for
+		return to
 	}
-	for _, w := range c.rules.asks[m] {
-		if !c.counts(w) {
+	w := who{rules: r, hasher: h, addr: s.Client.Addr.Addr().Unmap().WithZone(""), client: s.Client, exempt: s.Exempt}
+	if s.Route != nil {
+		w.route, w.account, w.tenant = s.Route, s.Route.Account, s.Route.Tenant
+	}
+	for _, what := range r.asks[m] {
+		if !w.counts(what) {
 			continue
 		}
-		tag := w.tag()
-		b := c.rules.bound(tag, c)
+		tag := what.tag()
+		b := r.bound(tag, &w)
 		if b.off() {
 			continue
 		}
-		key := c.keys[w.Scope]
+		key := w.key(what.Scope)
 		if paced {
 			// What is owed to a slower rate, before a reload, must not outlast it: each rate has a count of its own.
 			key += store.Key(b.turn) * 0x9e3779b97f4a7c15
 		}
-		if c.exempt {
+		if s.Exempt {
 			b.most = 0
 		}
-		to = append(to, store.Ask{Key: key.Of(class[w.Scope], tag), Turn: b.turn, Most: b.most, Tag: tag})
+		to = append(to, store.Ask{Key: key.Of(class[what.Scope], tag), Turn: b.turn, Most: b.most, Tag: tag})
 	}
 	return to
+}
+
+// who is a Subject, taken apart for one call.
+type who struct {
+	rules   *Rules
+	hasher  *store.Hasher
+	addr    netip.Addr
+	client  *auth.Client
+	route   *auth.Route
+	account string // "" where nobody knows yet
+	tenant  string
+	exempt  bool
+	known   [scopes]bool // which keys are
+	keys    [scopes]store.Key
+}
+
+// key is what a scope's counts are kept under.
+func (w *who) key(s Scope) store.Key {
+	if !w.known[s] {
+		w.known[s], w.keys[s] = true, w.hash(s)
+	}
+	return w.keys[s]
+}
+
+func (w *who) hash(s Scope) store.Key {
+	switch s {
+	case Listener:
+		return w.hasher.Text(w.client.Listener)
+	case IP:
+		return w.hasher.Network(auth.Network(w.addr))
+	case Network:
+		bits := w.rules.bits4
+		if w.addr.Is6() {
+			bits = w.rules.bits6
+		}
+		p, _ := w.addr.Prefix(bits) // the zero Prefix for the zero Addr
+		return w.hasher.Network(p)
+	case User:
+		return w.hasher.Pair(w.route.Backend, w.account)
+	case Tenant:
+		return w.hasher.Text(w.tenant)
+	}
+	return w.hasher.Text("")
 }
 
 // class says who can make keys of a scope.
@@ -153,14 +160,14 @@ var class = [scopes]store.Class{
 	All: store.Fixed, Listener: store.Fixed, IP: store.Strangers, Network: store.Strangers, User: store.Users, Tenant: store.Users,
 }
 
-// counts says whether the limit is counted for the client.
-func (c *Client) counts(w What) bool {
-	switch w.Scope {
+// counts says whether the limit is counted for the subject.
+func (w *who) counts(what What) bool {
+	switch what.Scope {
 	case Tenant:
-		return c.entered && c.tenant != ""
+		return w.tenant != ""
 	case User:
 		// A webmail that logs in all the time must not use up the logins that its users have elsewhere.
-		return c.entered && (!c.exempt || w.Quantity == Sessions)
+		return w.account != "" && (!w.exempt || what.Quantity == Sessions)
 	}
 	return true
 }
@@ -215,19 +222,21 @@ func (x *exceptions) add(o *Override, e exception) {
 	}
 }
 
-// bound is what holds for the client.
-func (r *Rules) bound(tag uint8, c *Client) bound {
+// bound is what holds for the subject.
+func (r *Rules) bound(tag uint8, w *who) bound {
 	x := r.overrides[tag]
 	if x == nil {
 		return r.bounds[tag]
 	}
-	first := c.first(x.rest, nil)
-	if c.entered {
-		first = c.first(x.users[c.account], first)
-		if at := strings.LastIndexByte(c.account, '@'); at >= 0 {
-			first = c.first(x.users[c.account[at:]], first)
+	first := w.first(x.rest, nil)
+	if w.account != "" {
+		first = w.first(x.users[w.account], first)
+		if at := strings.LastIndexByte(w.account, '@'); at >= 0 {
+			first = w.first(x.users[w.account[at:]], first)
 		}
-		first = c.first(x.tenants[c.tenant], first)
+	}
+	if w.tenant != "" {
+		first = w.first(x.tenants[w.tenant], first)
 	}
 	if first == nil {
 		return r.bounds[tag]
@@ -235,14 +244,14 @@ func (r *Rules) bound(tag uint8, c *Client) bound {
 	return first.bound
 }
 
-// first is the first of list that fits the client, if that comes before the one found already.
-func (c *Client) first(list []exception, found *exception) *exception {
+// first is the first of list that fits, if that comes before the one found already.
+func (w *who) first(list []exception, found *exception) *exception {
 	for i := range list {
 		e := &list[i]
 		if found != nil && e.order > found.order {
 			return found
 		}
-		if (len(e.networks) == 0 || within(e.networks, c.addr)) && (len(e.tenants) == 0 || slices.Contains(e.tenants, c.tenant)) {
+		if (len(e.networks) == 0 || within(e.networks, w.addr)) && (len(e.tenants) == 0 || slices.Contains(e.tenants, w.tenant)) {
 			return e
 		}
 	}
