@@ -1,5 +1,6 @@
-// Package limit holds the arithmetic of rates: how one is written, and when it lets something pass.
+// Package limit holds the rules of what clients and users may take of popgate: how a limit is written, which limits hold for
+// whom, and what each moment of a session asks package store for.
 //
-// It is GCRA, the generic cell rate algorithm (ITU-T I.371): all that is kept for one key is the time until which
-// its turns are paid for, one int64. That arithmetic is pure; Rates applies it to what package store keeps.
+// Rates are GCRA, the generic cell rate algorithm (ITU-T I.371), whose arithmetic is store's. Rates and Rate.Take apply it by
+// themselves, for who has something of his own to bound; a Pacer is for what waits for its turn and is never refused.
 package limit

@@ -55,8 +55,8 @@ func (r *Rules) Any(m Moment) bool { return len(r.asks[m]) > 0 }
 // MaxLoginDelay is the longest login_delay of any user, for CAPA before the login; 0 where there is none.
 func (r *Rules) MaxLoginDelay() time.Duration { return r.delay }
 
-// Room is how many asks there can be at the moment.
-func (r *Rules) Room(m Moment) int { return len(r.asks[m]) }
+// Places is how many asks there can be at Admission, of which those for places are held until the session ends.
+func (r *Rules) Places() int { return len(r.asks[Admission]) }
 
 // Exempt says that addr is in a network that nothing refuses and nothing paces.
 func (r *Rules) Exempt(addr netip.Addr) bool { return within(r.exempt, addr.Unmap().WithZone("")) }
