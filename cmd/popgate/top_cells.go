@@ -16,7 +16,7 @@ type style string
 // The styles, as the parameters of SGR (ECMA-48).
 const (
 	unstyled style = ""
-	strong  style = "1"
+	strong   style = "1"
 	faint    style = "2"
 	good     style = "32"
 	warning  style = "33"
@@ -32,6 +32,14 @@ type part struct {
 }
 
 func (l line) add(s style, text string) line { return append(l, part{text, s}) }
+
+func (l line) cells() int {
+	n := 0
+	for _, p := range l {
+		n += cells(p.text)
+	}
+	return n
+}
 
 // cells is how many columns text takes on a terminal: East Asian characters two, marks on others none.
 func cells(text string) int {

@@ -44,7 +44,7 @@ func (v *topView) page() []line {
 	facts, tables := v.facts(), v.tables()
 	reserved := 0
 	for _, t := range tables {
-		reserved += 1 + min(len(t.rows), 3)
+		reserved += 2 + min(len(t.rows), fairRows)
 	}
 	facts = mostImportant(facts, max(rows-reserved, rows-rows/2))
 	lines := make([]line, 0, len(facts))
@@ -104,15 +104,11 @@ func (v *topView) facts() []fact {
 	if why := reasons(now); why != "" {
 		facts = append(facts, fact{6, labelled("").add(unstyled, strings.Repeat(" ", 11)+why)})
 	}
-	p50, p95 := quantiles(minute.took)
-	facts = append(facts, fact{5, labelled("login time").add(unstyled, fmt.Sprintf("%8s   half of them; %s for 19 of 20%s", p50, p95, within(minute)))})
-	tls := fmt.Sprintf("%8s   ", perSecond(now.handshakes))
-	if now.handshakes > 0 {
-		tls += fmt.Sprintf("%.0f %% resumed, ", 100*now.resumed/now.handshakes)
-	}
+	p50, p95 := took(quantile(minute.took, 0.50)), took(quantile(minute.took, 0.95))
 	facts = append(facts,
-		fact{7, labelled("handshakes/s").add(unstyled, tls+perSecond(now.failed)+" failed, "+perSecond(now.turnedAway)+" turned away before")},
-		fact{8, labelled("traffic").add(unstyled, byteRate(now.out)+" to clients, "+byteRate(now.in)+" from them")})
+		fact{5, labelled("login time").add(strong, right(p95, 8)).add(unstyled, "   p95; p50 "+p50+within(minute))},
+		fact{7, labelled("handshakes/s").add(unstyled, right(perSecond(now.handshakes), 8)+handshakes(now))},
+		fact{8, labelled("traffic").add(unstyled, right(byteRate(now.out), 8)+"   to clients; "+byteRate(now.in)+" from them")})
 	facts = append(facts, fact{9, labelled("listeners").add(unstyled, shares(i.Listeners, true))})
 	if len(i.Tenants) > 0 {
 		facts = append(facts, fact{10, labelled("tenants").add(unstyled, shares(i.Tenants, false))})
@@ -139,13 +135,9 @@ func (v *topView) title(s *admin.Status) line {
 	if v.paused {
 		l = l.add(warning, "  paused")
 	}
-	used := 0
-	for _, p := range l {
-		used += cells(p.text)
-	}
 	// The clock is the gateway's, so that it stands still when nothing comes.
 	end := "up " + roughly(s.Time.Sub(s.Sessions.Started)) + "   " + s.Time.Local().Format(time.TimeOnly)
-	if gap := v.width - used - cells(end); gap > 0 {
+	if gap := v.width - l.cells() - cells(end); gap > 0 {
 		l = l.add(faint, strings.Repeat(" ", gap)+end)
 	}
 	return l
@@ -203,8 +195,22 @@ func reasons(r rates) string {
 	return strings.Join(all, ", ")
 }
 
-func quantiles(t admin.Times) (p50, p95 string) {
-	return took(quantile(t, 0.50)), took(quantile(t, 0.95))
+// handshakes says what became of them.
+func handshakes(r rates) string {
+	var all []string
+	if r.handshakes > 0 {
+		all = append(all, fmt.Sprintf("%.0f %% resumed", 100*r.resumed/r.handshakes))
+	}
+	if r.failed > 0 {
+		all = append(all, perSecond(r.failed)+" failed")
+	}
+	if r.turnedAway > 0 {
+		all = append(all, perSecond(r.turnedAway)+" connections refused before")
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "   " + strings.Join(all, ", ")
 }
 
 // within says of what time numbers are, where that is not the whole minute yet.
@@ -212,7 +218,7 @@ func within(r rates) string {
 	if r.over == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" (last %.0f s)", r.over.Seconds())
+	return fmt.Sprintf(" (of %.0f s)", r.over.Seconds())
 }
 
 func (v *topView) footer() line {

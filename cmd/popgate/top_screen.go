@@ -94,7 +94,9 @@ func (s *screen) draw(lines []line, width int) error {
 			b.WriteString("\r\n")
 		}
 		b.WriteString(l.render(width, s.colours))
-		b.WriteString(lineRest)
+		if l.cells() < width { // behind the last column the cursor stays on it, and it would be cleared
+			b.WriteString(lineRest)
+		}
 	}
 	b.WriteString(screenRest)
 	if _, err := io.WriteString(s.out, b.String()); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -35,25 +36,21 @@ type table struct {
 	rows []line
 }
 
-// layTables lays tables below each other, in n lines at most: the rows are dealt out in turn, so that none of the tables
-// takes all. One that would have no row is left out, the last first.
+// fairRows is how many rows each table has before there are empty lines between them.
+const fairRows = 3
+
+// layTables lays tables below each other, in n lines at most. One that would have no row is left out, the last first.
 func layTables(tables []table, n int) []line {
 	for len(tables) > 0 && n < 2*len(tables) {
 		tables = tables[:len(tables)-1]
 	}
 	shown := make([]int, len(tables))
-	left := n - len(tables)
-	for more := true; more && left > 0; {
-		more = false
-		for i, t := range tables {
-			if left > 0 && shown[i] < len(t.rows) {
-				shown[i]++
-				left--
-				more = true
-			}
-		}
-	}
+	left := dealRows(tables, shown, n-len(tables), fairRows)
 	apart := left >= len(tables) // room for an empty line before each
+	if apart {
+		left -= len(tables)
+	}
+	dealRows(tables, shown, left, math.MaxInt)
 	var lines []line
 	for i, t := range tables {
 		if apart {
@@ -62,6 +59,21 @@ func layTables(tables []table, n int) []line {
 		lines = append(append(lines, t.head), t.rows[:shown[i]]...)
 	}
 	return lines
+}
+
+// dealRows deals n rows out in turn, up to most for each table, so that none of them takes all. It returns what is left.
+func dealRows(tables []table, shown []int, n, most int) int {
+	for more := true; more && n > 0; {
+		more = false
+		for i, t := range tables {
+			if n > 0 && shown[i] < min(len(t.rows), most) {
+				shown[i]++
+				n--
+				more = true
+			}
+		}
+	}
+	return n
 }
 
 // tables are those that have anything in them.
@@ -78,6 +90,11 @@ func (v *topView) tables() []table {
 		all = append(all, beside(networks.table(half), users.table(half), half, apart))
 	} else {
 		all = append(all, networks.table(v.width), users.table(v.width))
+	}
+	if v.height == 0 { // on paper there is an end to what anybody reads
+		for i := range all[1:] {
+			all[i+1].rows = all[i+1].rows[:min(len(all[i+1].rows), 10)]
+		}
 	}
 	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 })
 }
@@ -98,7 +115,7 @@ var serverColumns = [...]column{
 		}
 		return state, alarm
 	}},
-	{"SESSIONS", 9, 0, func(s *admin.ServerStatus, _, _ serverRates) (string, style) {
+	{"SESSIONS", 9, 46, func(s *admin.ServerStatus, _, _ serverRates) (string, style) {
 		return outOf(s.Sessions, s.MaxSessions), unstyled
 	}},
 	{"QUEUE", 6, 66, func(s *admin.ServerStatus, _, _ serverRates) (string, style) {
@@ -134,7 +151,10 @@ func (v *topView) serverTable(s *admin.Status) table {
 	}
 	for _, one := range v.sorted(s.Servers, now, minute) {
 		k := serverKey{one.Backend, one.Server}
-		name := plain(one.Backend) + " " + plain(one.Server)
+		name := plain(one.Server)
+		if v.width >= 60 {
+			name = plain(one.Backend) + " " + name
+		}
 		if one.Directory {
 			name += " (directory)"
 		}
