@@ -1,0 +1,210 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/popgate/popgate/auth/peers"
+	"github.com/popgate/popgate/policy/cluster"
+)
+
+// server is a redis-server of a test's own, and whoever asks it what it keeps.
+type server struct {
+	*peers.Daemon
+	address string
+	redis   *cluster.Client
+}
+
+func runServer(t testing.TB) *server {
+	t.Helper()
+	port := peers.Port(t)
+	r := &server{address: net.JoinHostPort("127.0.0.1", port)}
+	r.redis = dial(t, shareConfig(r.address).Redis)
+	r.Daemon = peers.Redis(t, "", func() error { return r.redis.Health(context.Background(), part) }, "port "+port)
+	return r
+}
+
+func dial(t testing.TB, c cluster.Config) *cluster.Client {
+	t.Helper()
+	client, err := cluster.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func (r *server) do(t testing.TB, args ...any) any {
+	t.Helper()
+	v, err := r.redis.Do(t.Context(), args...)
+	if err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return v
+}
+
+// count is how many places of k the live nodes have, as a script of theirs would see it.
+func (r *server) count(t testing.TB, k Key) int64 {
+	t.Helper()
+	v, err := r.redis.Eval(t.Context(), `local n, t = 0, redis.call('TIME')
+for _, m in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], t[1]*1000 + t[2]/1000, '+inf')) do
+  n = n + (redis.call('HGET', ARGV[1] .. 'n:' .. m, struct.pack('<I8', ARGV[2])) or 0)
+end
+return n`, []string{r.redis.Key(part, "nodes")}, r.redis.Key(part, ""), uint64(k))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.(int64)
+}
+
+// holds waits until n places of k are counted in Redis.
+func (r *server) holds(t testing.TB, k Key, n int64) {
+	t.Helper()
+	peers.Eventually(t, "places in Redis", func() error {
+		if got := r.count(t, k); got != n {
+			return fmt.Errorf("got %d, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// shareConfig is patient: what a test does not mean to be slow must not be taken for it on a busy machine.
+func shareConfig(address string) cluster.ShareConfig {
+	c := cluster.DefaultShareConfig()
+	c.Redis.Addresses = []string{address}
+	c.Deadline, c.Lease = time.Second, 4*time.Second
+	return c
+}
+
+// node is a Shared that runs.
+type node struct {
+	*Shared
+	log  *logBuffer
+	stop func()
+}
+
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) count(text string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Count(b.text.Bytes(), []byte(text))
+}
+
+func runNode(t testing.TB, c cluster.ShareConfig) *node {
+	t.Helper()
+	n := &node{log: new(logBuffer)}
+	n.Shared = NewShared(NewMemory(1<<16), dial(t, c.Redis), c, SharedOptions{Node: "n", Log: slog.New(slog.NewTextHandler(n.log, nil))})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = n.Run(ctx)
+	}()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		<-ended
+	})
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (n *node) together(t testing.TB) {
+	t.Helper()
+	peers.Eventually(t, "counting together", n.Trouble)
+}
+
+func (n *node) apart(t testing.TB) {
+	t.Helper()
+	peers.Eventually(t, "counting alone", func() error {
+		if n.Trouble() == nil {
+			return errors.New("it is together")
+		}
+		return nil
+	})
+}
+
+func (r *server) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	v := r.do(t, "INFO", "server")
+	var pid int
+	for _, line := range bytes.Split([]byte(v.(string)), []byte("\r\n")) {
+		if rest, ok := bytes.CutPrefix(line, []byte("process_id:")); ok {
+			_, _ = fmt.Sscan(string(rest), &pid)
+		}
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func places(k Key, most int64) []Ask { return []Ask{{Key: k, Most: most}} }
+
+func turns(k Key, turn time.Duration, most int64) []Ask {
+	return []Ask{{Key: k, Turn: int64(turn), Most: most}}
+}
+
+func TestSharedPlaces(t *testing.T) {
+	r := runServer(t)
+	a, b := runNode(t, shareConfig(r.address)), runNode(t, shareConfig(r.address))
+	a.together(t)
+	b.together(t)
+	ctx := t.Context()
+	for i := range 6 {
+		n := []*node{a, b}[i%2]
+		want := -1
+		if i >= 5 {
+			want = 0
+		}
+		if got := n.Take(ctx, places(7, 5)); got != want {
+			t.Errorf("place %d: got %d, want %d", i+1, got, want)
+		}
+	}
+	a.Give(places(7, 5))
+	if got := a.Take(ctx, places(7, 5)); got != -1 {
+		t.Errorf("behind one's own Give: got %d, want a place", got)
+	}
+	if got := r.count(t, 7); got != 5 {
+		t.Errorf("places in Redis: got %d, want 5", got)
+	}
+	// All or nothing, and the first that refuses is told.
+	asks := []Ask{{Key: 8, Most: 5}, {Key: 9, Turn: int64(time.Hour), Most: 3}, {Key: 7, Most: 5}}
+	if got := b.Take(ctx, asks); got != 2 {
+		t.Errorf("three at once: got %d, want 2 to refuse", got)
+	}
+	if got := r.count(t, 8); got != 0 {
+		t.Errorf("left by a refused decision: got %d, want 0", got)
+	}
+	if n := r.do(t, "EXISTS", r.redis.Key(part, "t:")+"\x09\x00\x00\x00\x00\x00\x00\x00"); n != int64(0) {
+		t.Errorf("left by a refused decision: a turn")
+	}
+	for range 3 {
+		a.Give(places(7, 5))
+	}
+	for range 2 {
+		b.Give(places(7, 5))
+	}
+	r.holds(t, 7, 0)
+}
