@@ -2,10 +2,14 @@ package policy
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/policy/store"
+	"github.com/popgate/popgate/policy/wforce"
 )
 
 // Outcome is what became of a login.
@@ -15,127 +19,174 @@ type Outcome int
 const (
 	Undecided Outcome = iota // nobody said whether the password is right
 	Accepted                 // the password is right
-	Refused                  // the user or the password is wrong
+	Refused                  // the password is wrong
+	Unknown                  // there is no such user; it counts as Refused
+	Barred                   // the password is right, and the user may not log in
 )
 
-// A Visit is one client's stay, from Admit to Close. It goes through any number of rounds of Attempt, Enter and Done,
-// of which a new one ends the one before. Only one goroutine at a time may use it, and none after Close.
+// A Visit is one client's stay, from Admit to Close. It goes through any number of rounds of Attempt, Hold, Enter and Done, of
+// which a new Attempt ends the one before; after one that was accepted comes Settle. Only one goroutine at a time may use it, and
+// none after Close; after Settle one may call Download while another calls Commands.
 type Visit struct {
 	gate    *Gate
-	network store.Key
-	user    store.Key // of the login that Enter told of
-	exempt  bool
-	entered bool // user is known
-	placed  bool // a session of user's is counted
+	client  *auth.Client
+	held    []store.Ask // places, until Close
+	shaking []store.Ask // places of the handshake under way
+	entry   *entry      // nil after Settle
+	pacers  *pacers     // nil where nothing is paced
 	closed  bool
-	failure turn // taken until the login in flight proves to be no failure
-	login   turn // taken by the login that was accepted
 }
 
-// A turn is one that a rate granted, kept so that it can be given back.
-type turn struct {
-	held bool
-	paid int64
-}
-
-func (t *turn) take(kp *Keeper, r *limit.Rates, k store.Key, rate limit.Rate) bool {
-	if rate.Off() {
-		return true
+// Handshake takes a place for a TLS handshake. It fails with LimitError; else the caller owes Handshaken.
+func (v *Visit) Handshake(ctx context.Context) error {
+	if v.entry == nil || !v.gate.limits.Any(limit.Handshake) {
+		return nil
 	}
-	t.paid, t.held = r.Take(k, rate, kp.now())
-	return t.held
-}
-
-func (t *turn) give(kp *Keeper, r *limit.Rates, k store.Key, rate limit.Rate) {
-	if t.held {
-		r.Give(k, rate, t.paid, kp.now())
-		t.held = false
+	asks := v.gate.asks(nil, limit.Handshake, v.entry)
+	if err := v.gate.take(ctx, asks); err != nil {
+		return err
 	}
-}
-
-// Attempt begins a login, before anything is looked up for it. It fails with ErrLoginsPerIP when too many from the
-// client's network failed, those in flight included: then the login is over.
-func (v *Visit) Attempt(_ context.Context, _ *auth.Credentials) error {
-	v.giveBack()
-	g, c := v.gate.keeper, &v.gate.config
-	if !v.exempt && !v.failure.take(g, g.failures, v.network, c.LoginsPerIP) {
-		return ErrLoginsPerIP
-	}
+	v.shaking = asks
 	return nil
 }
 
-// Enter says where the login goes. What it will count there is counted in Done, and not before: a place held for a
-// login whose password nobody has checked is a place that a stranger could keep from the user.
-func (v *Visit) Enter(_ context.Context, r *auth.Route) error {
-	v.leave()
-	v.user, v.entered = v.gate.keeper.hasher.Pair(r.Backend, r.Account), true
+// Handshaken ends what Handshake began. It may be called without.
+func (v *Visit) Handshaken() {
+	v.gate.give(v.shaking)
+	v.shaking = nil
+}
+
+// Attempt begins a login, before anything is looked up for it. It fails with ErrLockedOut or LimitError: then the login is over. q is
+// the caller's again after Hold.
+func (v *Visit) Attempt(ctx context.Context, q *auth.Query) error {
+	e, g := v.entry, v.gate
+	e.abandon(g)
+	e.query = q
+	if !e.who.Exempt && !e.knock(v) {
+		return ErrLockedOut
+	}
+	if e.try.Known() { // what others did must not keep it out
+		return nil
+	}
+	asks := g.asks(e.failing, limit.Attempt, e)
+	if err := g.take(ctx, asks); err != nil {
+		return err
+	}
+	e.failing = asks
 	return nil
 }
 
-// Done says what became of the login. Accepted may fail with ErrSessionsPerUser or ErrLoginsPerUser: the password was
-// right, and the session must not go on. An Accepted that did not fail may be taken back by Undecided, as when the
-// login cannot be recorded.
-func (v *Visit) Done(_ context.Context, o Outcome) error {
+// Hold waits for as long as the failures before the login cost, and then asks the policy service. It fails with wforce.ErrRefused or
+// wforce.ErrDown, or when ctx ends.
+func (v *Visit) Hold(ctx context.Context) error {
+	e := v.entry
+	if err := pause(ctx, e.wait); err != nil {
+		return err
+	}
+	e.asked = v.gate.wforce.Login(e.query)
+	e.query = nil
+	err := e.asked.Allow(ctx)
+	if errors.Is(err, wforce.ErrRefused) {
+		e.asked.Report(wforce.Outcome{PolicyReject: true, FailType: wforce.FailPolicy})
+		e.asked = nil
+	}
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Enter says where the login goes; again, where it goes to another backend after the first. It fails with AccessError or LimitError.
+// What it will count for the user is counted in Done, and not before: a place held for a login whose password nobody has checked is
+// a place that a stranger could keep from the user.
+func (v *Visit) Enter(ctx context.Context, to *auth.Route) error {
+	e, g := v.entry, v.gate
+	e.who.Route = to
+	verdict := g.access.User(ctx, v.client, to, time.Now())
+	e.barred = access.Verdict{}
+	switch {
+	case verdict.Action == access.Deny && !verdict.Reason.Origin():
+		e.barred = verdict // for who has the right password
+	case verdict.Action != access.Allow:
+		e.verdict = verdict
+	}
+	if verdict.Action == access.Deny && verdict.Reason.Origin() {
+		return &AccessError{Verdict: verdict}
+	}
+	if e.entered || e.try.Known() {
+		return nil
+	}
+	asks := g.asks(e.failing, limit.Entry, e)
+	if err := g.take(ctx, asks[len(e.failing):]); err != nil {
+		return err
+	}
+	e.failing, e.entered = asks, true
+	return nil
+}
+
+// Done says what became of the login. Accepted may fail with AccessError or LimitError: the password was right, and the session must
+// not go on. One that did not fail is made final by Settle, or taken back by Undecided, as when it cannot be recorded.
+func (v *Visit) Done(ctx context.Context, o Outcome) error {
+	e, g := v.entry, v.gate
 	switch o {
-	case Refused:
-		v.failure.held = false // spent: time alone brings it back
-		v.giveBack()
-		return nil
 	case Accepted:
-		return v.accept()
-	default:
-		v.giveBack()
-		return nil
+		err := e.accept(ctx, g)
+		e.report(o, err)
+		if err == nil {
+			return nil
+		}
+		e.abandon(g)
+		return err
+	case Refused, Unknown:
+		e.try.Failed()
+		e.failing = e.failing[:0] // spent: time alone brings them back
 	}
-}
-
-func (v *Visit) accept() error {
-	g, c := v.gate.keeper, &v.gate.config
-	v.failure.give(g, g.failures, v.network, c.LoginsPerIP)
-	if !v.entered || v.placed {
-		return nil
-	}
-	most := c.SessionsPerUser
-	if v.exempt {
-		most = 0
-	}
-	if !g.users.Add(v.user, most) {
-		return ErrSessionsPerUser
-	}
-	v.placed = true
-	if !v.exempt && !v.login.take(g, g.logins, v.user, c.LoginsPerUser) {
-		v.leave()
-		return ErrLoginsPerUser
-	}
+	e.report(o, nil)
+	e.abandon(g)
 	return nil
 }
 
-// Close ends the visit and gives back every count it holds, at whatever stage it is; a login in flight is Undecided.
-// Only what time alone brings back stays: failures, and the logins that were accepted. It may be called again.
+// Settle makes an accepted login final. There is none after it.
+func (v *Visit) Settle() {
+	e := v.entry
+	v.pacers = newPacers(v.gate, e)
+	v.held = append(v.held, places(e.earned)...)
+	e.release()
+	v.entry = nil
+}
+
+// Verdict is what a rule of access holds against the client or the login: one that refused it, or one that only logs.
+func (v *Visit) Verdict() access.Verdict {
+	if v.entry == nil {
+		return access.Verdict{}
+	}
+	return v.entry.verdict
+}
+
+// Close ends the visit and gives back every place it holds, at whatever stage it is; a login in flight is Undecided. Only what time
+// alone brings back stays: failures, and the logins that were accepted. It may be called again.
 func (v *Visit) Close() {
 	if v.closed {
 		return
 	}
 	v.closed = true
-	v.login.held = false // spent
-	v.giveBack()
-	v.gate.keeper.networks.Remove(v.network)
-	v.gate.keeper.sessions.Add(-1)
-}
-
-// giveBack undoes what the login of this round has taken.
-func (v *Visit) giveBack() {
-	g := v.gate.keeper
-	v.failure.give(g, g.failures, v.network, v.gate.config.LoginsPerIP)
-	v.leave()
-}
-
-// leave undoes what was counted for the user.
-func (v *Visit) leave() {
-	g := v.gate.keeper
-	v.login.give(g, g.logins, v.user, v.gate.config.LoginsPerUser)
-	if v.placed {
-		g.users.Remove(v.user)
+	v.Handshaken()
+	if v.entry != nil {
+		v.entry.abandon(v.gate)
+		v.entry.release()
+		v.entry = nil
 	}
-	v.entered, v.placed = false, false
+	v.gate.give(v.held)
+	v.held = nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/audit"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/pop3"
@@ -31,6 +32,7 @@ type login struct {
 // The stages of a login whose time is measured, in their order.
 const (
 	stageGate = iota
+	stageHold
 	stageRoute
 	stageConnect
 	stageGreeting
@@ -39,13 +41,17 @@ const (
 
 // loginStages are their names in metrics.
 var loginStages = [...]string{
-	stageGate: "gate", stageRoute: "route", stageConnect: "connect", stageGreeting: "greeting", stageLogin: "login",
+	stageGate: "gate", stageHold: "hold", stageRoute: "route", stageConnect: "connect", stageGreeting: "greeting", stageLogin: "login",
 }
 
 // login makes one attempt and answers the client. It returns errLoggedIn when bytes are to be carried from now on,
 // nil when the client may try again, any other error when the session is over.
 func (s *session) login(ctx context.Context, creds auth.Credentials) error {
 	l := &login{s: s, creds: creds, came: time.Now()}
+	l.query = auth.Query{
+		Name: creds.Name, Client: &s.client, Mechanism: creds.Mechanism, Secret: creds.Secret,
+		Attempt: s.talk.failures + 1, Session: s.id,
+	}
 	defer creds.Secret.Wipe()
 	defer func() {
 		l.route.Login.Secret.Wipe()
@@ -62,6 +68,9 @@ func (l *login) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.s.snap.Timeouts.BackendLogin)
 	defer cancel()
 	if err := l.timed(ctx, stageGate, l.attempt); err != nil {
+		return err
+	}
+	if err := l.timed(ctx, stageHold, l.s.visit.Hold); err != nil {
 		return err
 	}
 	if err := l.timed(ctx, stageRoute, l.find); err != nil {
@@ -82,17 +91,13 @@ func (l *login) timed(ctx context.Context, stage int, step func(context.Context)
 
 // attempt asks the gate, before anything is looked up.
 func (l *login) attempt(ctx context.Context) error {
-	return l.s.visit.Attempt(ctx, &l.creds)
+	return l.s.visit.Attempt(ctx, &l.query)
 }
 
 // find asks the router where the user goes. A name that cannot be one has no key, and goes nowhere.
 func (l *login) find(ctx context.Context) (err error) {
 	if l.creds.Name.Key == "" {
 		return auth.ErrBadName
-	}
-	l.query = auth.Query{
-		Name: l.creds.Name, Client: &l.s.client, Mechanism: l.creds.Mechanism, Secret: l.creds.Secret,
-		Attempt: l.s.talk.failures + 1, Session: l.s.id,
 	}
 	l.route, err = l.s.snap.Router.Route(ctx, l.query)
 	switch {
@@ -189,7 +194,7 @@ func (l *login) finish(ctx context.Context, cause error) error {
 	if err := l.s.visit.Done(ctx, o.gate); err != nil {
 		cause, o = err, outcomeOf(err)
 	}
-	if err := l.s.gw.recorder.Record(ctx, l.event(o)); err != nil {
+	if err := l.s.gw.recorder.Record(ctx, l.event(o, cause)); err != nil {
 		if cause == nil { // what was refused stays refused
 			cause = fmt.Errorf("%w: %w", errUnrecorded, err)
 			o = outcomeOf(cause)
@@ -216,6 +221,7 @@ func (l *login) succeed() error {
 		_ = l.conn.Close()
 		return err
 	}
+	s.visit.Settle()
 	s.loggedIn(l, l.conn)
 	return errLoggedIn
 }
@@ -257,7 +263,7 @@ func (l *login) wait(o outcome, cause error) {
 const maxWait = 30 * time.Second
 
 // event is the attempt's audit record.
-func (l *login) event(o outcome) *audit.Event {
+func (l *login) event(o outcome, cause error) *audit.Event {
 	name := audit.LoginRefused
 	if o.gate == policy.Accepted && o.reason == "" {
 		name = audit.LoginAccepted
@@ -269,5 +275,12 @@ func (l *login) event(o outcome) *audit.Event {
 	e.Backend = l.route.Backend
 	e.Server = l.from
 	e.Reason = o.reason
+	var limited *policy.LimitError
+	if errors.As(cause, &limited) {
+		e.Limit = limited.What.String()
+	}
+	if v := l.s.visit.Verdict(); v.Action != access.Allow {
+		e.Rule, e.Because = v.Rule, v.Because()
+	}
 	return e
 }

@@ -6,26 +6,30 @@ import (
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/limit"
+	"github.com/popgate/popgate/policy/wforce"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/pop3"
 )
 
 // What popgate says to clients in so many words. A refusal of credentials has one text, whatever the cause.
 const (
-	textGreeting  = "POP3 ready"
-	textWelcome   = "Logged in"
-	textWrong     = "Wrong user name or password"
-	textLater     = "The mail server cannot be reached now, try again later"
-	textBusy      = "Too busy now, try again later"
-	textDisabled  = "This account cannot log in; ask your provider"
-	textInUse     = "The mailbox is in use by another session"
-	textTooOften  = "Logged in too often, try again later"
-	textShutdown  = "The server is going down, try again later"
-	textTooMany   = "Too many bad commands"
-	textTooLong   = "Line too long"
-	textTooSlow   = "Too slow"
-	textSecondary = "Try again later"
+	textGreeting   = "POP3 ready"
+	textWelcome    = "Logged in"
+	textWrong      = "Wrong user name or password"
+	textLater      = "The mail server cannot be reached now, try again later"
+	textBusy       = "Too busy now, try again later"
+	textDisabled   = "This account cannot log in; ask your provider"
+	textNotAllowed = "Not allowed for this account in this way; ask your provider"
+	textInUse      = "The mailbox is in use by another session"
+	textTooOften   = "Logged in too often, try again later"
+	textShutdown   = "The server is going down, try again later"
+	textTooMany    = "Too many bad commands"
+	textTooLong    = "Line too long"
+	textTooSlow    = "Too slow"
+	textSecondary  = "Try again later"
 )
 
 // Causes that arise in this package.
@@ -72,6 +76,20 @@ func wrong(reason audit.Reason) outcome {
 	return outcome{reason: reason, code: pop3.CodeAuth, text: textWrong, gate: policy.Refused, paced: true}
 }
 
+// unknown is the same for who cannot have it, for there is no such user.
+func unknown(reason audit.Reason) outcome {
+	o := wrong(reason)
+	o.gate = policy.Unknown
+	return o
+}
+
+// guess is what a client gets whose password nobody has looked at: the same, and it counts for nothing.
+func guess(reason audit.Reason) outcome {
+	o := wrong(reason)
+	o.gate = policy.Undecided
+	return o
+}
+
 // later is what a client gets that may well have the right password.
 func later(reason audit.Reason, text string) outcome {
 	return outcome{reason: reason, code: pop3.CodeSysTemp, text: text, gate: policy.Undecided}
@@ -100,17 +118,15 @@ var table = []struct {
 	{errUnrecorded, outcome{reason: audit.AuditFailed, code: pop3.CodeSysTemp, text: textSecondary, ends: true}},
 	{errInternal, over(audit.Internal, "")},
 
-	{auth.ErrUnknownUser, wrong(audit.UnknownUser)},
+	{auth.ErrUnknownUser, unknown(audit.UnknownUser)},
 	{auth.ErrBadName, wrong(audit.BadName)},
 	{auth.ErrWrongPassword, wrong(audit.WrongPassword)},
 	{auth.ErrNetwork, wrong(audit.WrongNetwork)},
-	{errDisabled, outcome{reason: audit.Disabled, code: pop3.CodeSysPerm, text: textDisabled}},
+	{errDisabled, outcome{reason: audit.Disabled, code: pop3.CodeSysPerm, text: textDisabled, gate: policy.Barred}},
 	{errLoginRefused, later(audit.BackendLoginRefused, textLater)},
-	{policy.ErrSessions, later(audit.TooManySessions, textBusy)},
-	{policy.ErrSessionsPerIP, later(audit.TooManySessions, textBusy)},
-	{policy.ErrLoginsPerIP, later(audit.RateLimited, textBusy)},
-	{policy.ErrSessionsPerUser, outcome{reason: audit.InUse, code: pop3.CodeInUse, text: textInUse}},
-	{policy.ErrLoginsPerUser, outcome{reason: audit.LoginDelay, code: pop3.CodeLoginDelay, text: textTooOften}},
+	{policy.ErrLockedOut, guess(audit.LockedOut)},
+	{wforce.ErrRefused, guess(audit.PolicyRefused)},
+	{wforce.ErrDown, later(audit.PolicyDown, textLater)},
 
 	{errEndIdle, over(audit.Idle, "")},
 	{errEndStalled, over(audit.Stalled, "")},
@@ -156,8 +172,14 @@ func outcomeFor(cause error) outcome {
 		refused *backend.Error
 		noTLS   *tlsError
 		foreign *foreignError
+		limited *policy.LimitError
+		barred  *policy.AccessError
 	)
 	switch {
+	case errors.As(cause, &limited):
+		return limitOutcome(limited.What)
+	case errors.As(cause, &barred):
+		return accessOutcome(barred)
 	case errors.As(cause, &refused) && refused.Kind == backend.Local && errors.Is(cause, context.DeadlineExceeded):
 		return later(audit.Timeout, textLater)
 	case errors.As(cause, &refused):
@@ -170,6 +192,39 @@ func outcomeFor(cause error) outcome {
 		return later(audit.Timeout, textLater)
 	}
 	return later(audit.Internal, textLater)
+}
+
+// limitOutcome is what follows from a limit that was reached.
+func limitOutcome(w limit.What) outcome {
+	switch w.Quantity {
+	case limit.Sessions:
+		if w.Scope == limit.User { // the password was right
+			return outcome{reason: audit.InUse, code: pop3.CodeInUse, text: textInUse}
+		}
+		return later(audit.TooManySessions, textBusy)
+	case limit.Handshakes:
+		return over(audit.TooManyHandshakes, "")
+	case limit.Logins, limit.LoginDelay:
+		if w.Scope == limit.User {
+			return outcome{reason: audit.LoginDelay, code: pop3.CodeLoginDelay, text: textTooOften}
+		}
+	case limit.Failures:
+		if w.Scope == limit.Tenant { // another answer would tell that there is such a user
+			return guess(audit.RateLimited)
+		}
+	}
+	return later(audit.RateLimited, textBusy)
+}
+
+// accessOutcome is what follows from an access rule. Only who has the right password is told that it is no question of the password.
+func accessOutcome(e *policy.AccessError) outcome {
+	switch {
+	case !e.Told:
+		return guess(audit.AccessDenied)
+	case e.Reason == access.Disabled:
+		return outcome{reason: audit.Disabled, code: pop3.CodeSysPerm, text: textDisabled, gate: policy.Barred}
+	}
+	return outcome{reason: audit.AccessDenied, code: pop3.CodeSysPerm, text: textNotAllowed, gate: policy.Barred}
 }
 
 // checked says that a password was looked at and refused, by a backend or a directory. That takes its time for known users only.

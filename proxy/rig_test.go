@@ -22,7 +22,9 @@ import (
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/lockout"
 	"github.com/popgate/popgate/proxy/backend"
 )
 
@@ -96,6 +98,8 @@ func (routes) Refresh(auth.Query, *auth.Route) {}
 type settings struct {
 	listener ListenerConfig
 	limits   policy.Config
+	lockout  lockout.Config
+	access   access.Config
 	backend  backend.Config
 	more     []backend.Config // beside it
 	timeouts Timeouts
@@ -144,6 +148,10 @@ func newRig(t testing.TB, s *settings) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	gate, err := policy.New(policy.Options{}).Prepare(policy.Parts{Limits: s.limits, Lockout: s.lockout, Access: s.access})
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.gw = New(s.recorder, slog.New(r.log), s.registry)
 	c := &tls.Config{
 		Certificates: []tls.Certificate{certificate()},
@@ -159,7 +167,7 @@ func newRig(t testing.TB, s *settings) *rig {
 	r.snap = &Snapshot{
 		Listeners:    []Listener{{ListenerConfig: s.listener, TLSConfig: c}},
 		Router:       s.router,
-		Gate:         policy.New().Prepare(s.limits),
+		Gate:         gate,
 		Backends:     view,
 		Timeouts:     s.timeouts,
 		Bounds:       s.bounds,

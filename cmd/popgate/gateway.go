@@ -22,6 +22,7 @@ import (
 	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/lockout"
 	"github.com/popgate/popgate/proxy"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/certs"
@@ -63,8 +64,8 @@ func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gatewa
 	g.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "popgate_config_reloads_total", Help: "Reloads of the configuration, by result."}, []string{"result"})
 	g.registry.MustRegister(build, g.reloads)
 	g.keeper = certs.New(c.StateDir, g.log, g.registry)
-	g.policy = policy.New()
 	g.audit = audit.New(c.Node, g.log, g.registry)
+	g.policy = policy.New(policy.Options{Dir: c.StateDir, Events: g.lockedOut, Log: g.log, Registerer: g.registry})
 	g.dirs = directory.New(passwd.New(0), g.log, g.registry)
 	g.backends = backend.New(g.log, g.registry)
 	if err := g.backends.Remember(c.StateDir); err != nil {
@@ -81,6 +82,7 @@ type prepared struct {
 	audit    *audit.View
 	dirs     *directory.View
 	backends *backend.View
+	gate     *policy.Gate
 	snapshot *proxy.Snapshot
 	opened   []*listening
 }
@@ -106,13 +108,14 @@ func (g *gateway) prepare(ctx context.Context, c *configs.Config) (p *prepared, 
 		certs.Deps{Knows: table.Knows, Domains: table.Domains, Post: g.audit.Post})
 	backends, err2 := g.backends.Prepare(c.Backends)
 	view, err3 := g.audit.Prepare(c.Audit)
-	if err := errors.Join(err, err2, err3); err != nil {
+	gate, err4 := g.policy.Prepare(policy.Parts{Limits: c.Limits, Lockout: c.Lockout, Access: c.Access, Weakforced: c.Weakforced})
+	if err := errors.Join(err, err2, err3, err4); err != nil {
 		return nil, err
 	}
-	p.certs, p.backends, p.audit = opened, backends, view
+	p.certs, p.backends, p.audit, p.gate = opened, backends, view, gate
 	p.snapshot = &proxy.Snapshot{
 		Router:       table,
-		Gate:         g.policy.Prepare(c.Limits),
+		Gate:         gate,
 		Backends:     backends,
 		Timeouts:     c.Timeouts,
 		Bounds:       c.Bounds,
@@ -158,6 +161,7 @@ func (g *gateway) apply(ctx context.Context, p *prepared) {
 	g.audit.Use(p.audit)
 	g.dirs.Use(p.dirs)
 	g.backends.Use(p.backends)
+	g.policy.Use(p.gate)
 	g.proxy.Apply(p.snapshot)
 	problems(g.log, p.config.Warnings)
 	problems(g.log, hints(p.config))
@@ -223,12 +227,13 @@ func (g *gateway) run(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	keepPasswordsOutOfCoreDumps(g.log)
+	g.policy.Load()
 	p, err := g.prepare(ctx, g.config)
 	if err != nil {
 		return err
 	}
 	var background sync.WaitGroup
-	for _, part := range []func(context.Context) error{g.keeper.Run, g.dirs.Run, g.backends.Run, tidy} {
+	for _, part := range []func(context.Context) error{g.keeper.Run, g.dirs.Run, g.backends.Run, g.policy.Run, tidy} {
 		background.Go(func() {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
 				g.log.Error("background work ended", "error", err)
@@ -339,5 +344,18 @@ func (g *gateway) ready() (ok bool, notes []string) {
 		}
 	}
 	notes = append(notes, g.backends.Trouble()...)
+	if err := g.policy.Trouble(); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			notes = append(notes, "policy: "+strings.TrimSpace(line))
+		}
+	}
 	return !g.stopping.Load(), notes
+}
+
+// lockedOut records a lockout or a spray; the audit calls them what lockout does.
+func (g *gateway) lockedOut(e lockout.Event) {
+	r := &audit.Event{Name: audit.Name(e.Kind), User: e.Name, Network: e.Network, Lockout: &audit.Lockout{
+		Cause: string(e.Cause), Failures: e.Failures, Users: e.Users, Until: e.Until,
+	}}
+	g.audit.Post(r)
 }

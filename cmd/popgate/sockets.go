@@ -29,6 +29,7 @@ const (
 	forClients   use = "POP3 clients"
 	forMetrics   use = "metrics and health"
 	forOperators use = "popgate's own commands"
+	forServers   use = "servers that ask as they would ask weakforced"
 )
 
 // wanted are the addresses and paths that a configuration has popgate listen on.
@@ -36,6 +37,9 @@ func wanted(c *configs.Config) map[string]use {
 	all := map[string]use{adminSocket(c): forOperators}
 	if a := c.Metrics.Address; a != "" {
 		all[a] = forMetrics
+	}
+	if a := c.Weakforced.Serve.Address; a != "" {
+		all[a] = forServers
 	}
 	for _, l := range c.Listeners {
 		all[l.Address] = forClients
@@ -124,6 +128,8 @@ func (g *gateway) serve(ctx context.Context, l *listening) {
 			err = g.proxy.Serve(ctx, l.Listener, l.address)
 		case forMetrics:
 			err = admin.Serve(serving, l.Listener, admin.Handler(g.registry, g.ready), g.log)
+		case forServers:
+			err = admin.Serve(serving, l.Listener, g.policy.Server(), g.log)
 		case forOperators:
 			err = admin.Serve(serving, l.Listener, admin.SocketHandler(g.resources(node)...), g.log)
 		}
