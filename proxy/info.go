@@ -37,7 +37,8 @@ type Share struct {
 	BeforeLogin int `json:"before_login,omitempty"`
 }
 
-// Info counts the sessions, with up to top of those who have most. It costs sessions nothing, and itself some 0.1 µs for each.
+// Info counts the sessions, with up to top of those who have most. It costs sessions nothing, and itself less than a
+// microsecond for each.
 func (g *Gateway) Info(top int) Info {
 	g.census.mu.Lock()
 	defer g.census.mu.Unlock()
@@ -55,8 +56,16 @@ type census struct {
 	networks  map[netip.Prefix]tally
 }
 
-// A tally is a Share without its name.
-type tally struct{ sessions, before int }
+// A tally is a Share without its name: Sessions in the lower half, BeforeLogin in the upper one. So one addition counts both.
+type tally uint64
+
+const (
+	tallyLoggedIn tally = 1
+	tallyBefore   tally = 1<<32 | 1
+)
+
+func (t tally) sessions() int { return int(uint32(t)) }
+func (t tally) before() int   { return int(t >> 32) }
 
 func (c *census) take(live *sessions, top int) (i Info) {
 	if c.users == nil {
@@ -68,20 +77,20 @@ func (c *census) take(live *sessions, top int) (i Info) {
 		case phaseRelaying:
 			// What is looked at here was written before the phase was, and is not written again.
 			i.LoggedIn++
-			count(c.networks, s.client.Network(), 0)
-			count(c.listeners, s.listener.Name, 0)
-			count(c.users, s.relay.who.user, 0)
+			c.networks[s.client.Network()] += tallyLoggedIn
+			c.listeners[s.listener.Name] += tallyLoggedIn
+			c.users[s.relay.who.user] += tallyLoggedIn
 			if t := s.relay.who.tenant; t != "" {
-				count(c.tenants, t, 0)
+				c.tenants[t] += tallyLoggedIn
 			}
 			return
 		case phaseArriving:
 			i.Arriving++
 		default:
-			count(c.networks, s.client.Network(), 1)
+			c.networks[s.client.Network()] += tallyBefore
 		}
 		i.BeforeLogin++
-		count(c.listeners, s.listener.Name, 1)
+		c.listeners[s.listener.Name] += tallyBefore
 	})
 	text := func(name string) string { return name }
 	i.Listeners = largest(c.listeners, len(c.listeners), strings.Compare, text)
@@ -95,18 +104,13 @@ func (c *census) take(live *sessions, top int) (i Info) {
 	return i
 }
 
-func count[K comparable](m map[K]tally, k K, before int) {
-	t := m[k]
-	m[k] = tally{t.sessions + 1, t.before + before}
-}
-
 // largest are the n with most sessions, the largest first; of those with as many, the first by order.
 func largest[K comparable](m map[K]tally, n int, order func(a, b K) int, name func(K) string) []Share {
 	type entry struct {
 		k K
 		t tally
 	}
-	compare := func(a, b entry) int { return cmp.Or(cmp.Compare(b.t.sessions, a.t.sessions), order(a.k, b.k)) }
+	compare := func(a, b entry) int { return cmp.Or(cmp.Compare(b.t.sessions(), a.t.sessions()), order(a.k, b.k)) }
 	first := make([]entry, 0, n+1)
 	for k, t := range m {
 		e := entry{k, t}
@@ -119,7 +123,7 @@ func largest[K comparable](m map[K]tally, n int, order func(a, b K) int, name fu
 	}
 	shares := make([]Share, len(first)) // and not nil: nobody is [], not null
 	for i, e := range first {
-		shares[i] = Share{name(e.k), e.t.sessions, e.t.before}
+		shares[i] = Share{name(e.k), e.t.sessions(), e.t.before()}
 	}
 	return shares
 }
