@@ -22,6 +22,7 @@ type entry struct {
 
 	// Of the login in flight:
 	query   *auth.Query // until Hold
+	name    string      // as it was typed, for lists
 	try     lockout.Try
 	wait    time.Duration // what the failures before cost
 	asked   *wforce.Login

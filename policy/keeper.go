@@ -14,6 +14,7 @@ import (
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy/access"
+	"github.com/popgate/popgate/policy/legacy"
 	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/policy/lockout"
 	"github.com/popgate/popgate/policy/store"
@@ -55,11 +56,13 @@ type State interface {
 
 // A Keeper keeps what is counted and remembered. It is made once and outlives every Gate; many may use it at once.
 type Keeper struct {
+	log     *slog.Logger
 	state   State
 	hasher  store.Hasher
 	lockout *lockout.Keeper
 	access  *access.Keeper
 	wforce  *wforce.Keeper
+	legacy  *legacy.Keeper
 	server  *wforce.Server
 	metrics *metrics
 	current atomic.Pointer[Gate] // in force
@@ -67,12 +70,17 @@ type Keeper struct {
 
 // New returns a Keeper that has counted nothing. It opens nothing and starts nothing: see Load and Run.
 func New(o Options) *Keeper {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	k := &Keeper{
+		log:     o.Log,
 		state:   store.NewMemory(maxRates),
 		hasher:  store.NewHasher(),
 		lockout: lockout.New(o.Dir, lockout.Options{Events: o.Events, Log: o.Log, Registerer: o.Registerer}),
 		access:  access.New(o.Log, o.Registerer),
 		wforce:  wforce.New(o.Log, o.Registerer),
+		legacy:  legacy.New(o.Dir, legacy.Options{Log: o.Log, Registerer: o.Registerer}),
 		metrics: newMetrics(o.Registerer),
 	}
 	k.server = wforce.NewServer(service{k}, o.Log, o.Registerer)
@@ -80,10 +88,18 @@ func New(o Options) *Keeper {
 }
 
 // Load reads what an earlier Keeper has saved. It comes before anything else.
-func (k *Keeper) Load() { k.lockout.Load() }
+func (k *Keeper) Load() {
+	k.lockout.Load()
+	if err := k.legacy.Load(); err != nil {
+		k.log.Warn("who used the legacy lane before the start is not known", "error", err)
+	}
+}
 
 // Lockouts are the lockouts in force, for operators.
 func (k *Keeper) Lockouts() *lockout.Keeper { return k.lockout }
+
+// Legacy is who still uses the legacy lane, for operators.
+func (k *Keeper) Legacy() *legacy.Keeper { return k.legacy }
 
 // Server answers other servers that ask popgate as they would ask weakforced.
 func (k *Keeper) Server() *wforce.Server { return k.server }
@@ -130,7 +146,7 @@ func (k *Keeper) Use(g *Gate) {
 
 // Run does what goes on beside the sessions, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	parts := []func(context.Context) error{k.lockout.Run, k.access.Run, k.wforce.Run}
+	parts := []func(context.Context) error{k.lockout.Run, k.access.Run, k.wforce.Run, k.legacy.Run}
 	errs := make([]error, len(parts))
 	var all sync.WaitGroup
 	for i, part := range parts {

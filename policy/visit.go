@@ -7,6 +7,7 @@ import (
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy/access"
+	"github.com/popgate/popgate/policy/legacy"
 	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/policy/store"
 	"github.com/popgate/popgate/policy/wforce"
@@ -61,7 +62,7 @@ func (v *Visit) Handshaken() {
 func (v *Visit) Attempt(ctx context.Context, q *auth.Query) error {
 	e, g := v.entry, v.gate
 	e.abandon(g)
-	e.query = q
+	e.query, e.name = q, q.Name.Full()
 	if !e.who.Exempt && !e.knock(v) {
 		return ErrLockedOut
 	}
@@ -160,10 +161,25 @@ func (v *Visit) Done(ctx context.Context, o Outcome) error {
 // Settle makes an accepted login final. There is none after it.
 func (v *Visit) Settle() {
 	e := v.entry
+	if access.Legacy(v.client.TLS) {
+		v.mark(time.Now())
+	}
 	v.pacers = newPacers(v.gate, e)
 	v.held = append(v.held, places(e.earned)...)
 	e.release()
 	v.entry = nil
+}
+
+// mark notes that the user has come by the legacy lane.
+func (v *Visit) mark(now time.Time) {
+	to, version := v.entry.who.Route, ""
+	if v.client.TLS != nil {
+		version = v.client.TLS.Version
+	}
+	v.gate.keeper.legacy.Mark(legacy.Mark{
+		User: v.entry.name, Tenant: to.Tenant, Listener: v.client.Listener, Network: v.client.Network(), Version: version,
+		Until: v.gate.access.LegacyUntil(v.client, to), When: now,
+	})
 }
 
 // Verdict is what a rule of access holds against the client or the login: one that refused it, or one that only logs.

@@ -18,6 +18,9 @@ func (g *gateway) resources(node string) []admin.Resource {
 			Backends: g.backends,
 			Metrics:  g.registry,
 			Ready:    g.ready,
+			Lockouts: g.policy.Lockouts().List,
 		}),
+		admin.ServeLockouts(g.policy.Lockouts()),
+		admin.ServeLegacy(g.policy.Legacy().List),
 	}
 }

@@ -40,7 +40,6 @@ type Keeper struct {
 	path  string // "" saves nothing
 	log   *slog.Logger
 	share func([]Use) bool
-	marks prometheus.Counter
 
 	mu      sync.Mutex
 	users   map[string]*list.Element // of *user
@@ -61,11 +60,8 @@ func New(dir string, o Options) *Keeper {
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
-	k.marks = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "popgate_legacy_logins_total", Help: "Logins by the legacy lane that succeeded.",
-	})
 	if o.Registerer != nil {
-		o.Registerer.MustRegister(k.marks, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		o.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "popgate_legacy_users", Help: "Users remembered to have come by the legacy lane in the last 180 days.",
 		}, func() float64 { return float64(k.count(time.Now())) }))
 	}
@@ -74,7 +70,6 @@ func New(dir string, o Options) *Keeper {
 
 // Mark notes a login that succeeded.
 func (k *Keeper) Mark(m Mark) {
-	k.marks.Inc()
 	if m.Version == "" {
 		m.Version = NoTLS
 	}

@@ -89,6 +89,9 @@ func (k *Keeper) Save() (err error) {
 	k.mu.Lock()
 	all := k.all(time.Now())
 	k.mu.Unlock()
+	if err := os.MkdirAll(filepath.Dir(k.path), 0o700); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(k.path), stateFile+tempSuffix) // 0600
 	if err != nil {
 		return err
