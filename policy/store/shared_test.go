@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,6 +22,7 @@ type server struct {
 	*peers.Daemon
 	address string
 	redis   *cluster.Client
+	pid     int // of the process that was sent a signal last
 }
 
 func runServer(t testing.TB) *server {
@@ -142,20 +143,17 @@ func (n *node) apart(t testing.TB) {
 	})
 }
 
+// signal sends the server a signal. It finds the process by asking, so that it cannot be another's.
 func (r *server) signal(t testing.TB, sig syscall.Signal) {
 	t.Helper()
-	v := r.do(t, "INFO", "server")
-	var pid int
-	for _, line := range bytes.Split([]byte(v.(string)), []byte("\r\n")) {
-		if rest, ok := bytes.CutPrefix(line, []byte("process_id:")); ok {
-			_, _ = fmt.Sscan(string(rest), &pid)
-		}
+	text := r.do(t, "INFO", "server").(string)
+	if _, rest, ok := strings.Cut(text, "process_id:"); ok {
+		_, _ = fmt.Sscan(rest, &r.pid)
 	}
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		t.Fatal(err)
+	if r.pid == 0 {
+		t.Fatalf("no process_id in %q", text)
 	}
-	if err := p.Signal(sig); err != nil {
+	if err := syscall.Kill(r.pid, sig); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -207,4 +205,99 @@ func TestSharedPlaces(t *testing.T) {
 		b.Give(places(7, 5))
 	}
 	r.holds(t, 7, 0)
+}
+
+func TestSharedTurns(t *testing.T) {
+	r := runServer(t)
+	a, b := runNode(t, shareConfig(r.address)), runNode(t, shareConfig(r.address))
+	a.together(t)
+	b.together(t)
+	ctx := t.Context()
+	var had []Ask
+	for i := range 6 {
+		asks := turns(7, time.Hour, 5)
+		got := []*node{a, b}[i%2].Take(ctx, asks)
+		if want := i/5 - 1; got != want {
+			t.Errorf("turn %d: got %d, want %d", i+1, got, want)
+		}
+		had = append(had, asks...)
+	}
+	// What one gives back, the other can take: Redis' word is what Paid goes by, and not that of the node that took the second.
+	a.Give(had[4:5])
+	b.Give(had[1:2])
+	for i := range 3 {
+		want := i/2 - 1
+		peers.Eventually(t, "a turn that was given back", func() error {
+			if got := b.Take(ctx, turns(7, time.Hour, 5)); got != want {
+				return fmt.Errorf("turn %d: got %d, want %d", i+1, got, want)
+			}
+			return nil
+		})
+	}
+	// A rate that is faster now forgets what the slower one had out, and what is back takes no room.
+	if got := a.Take(ctx, turns(7, 200*time.Millisecond, 2)); got != 0 {
+		t.Errorf("the rate that is faster now: got %d, want it refused at first", got)
+	}
+	peers.Eventually(t, "turns of the rate that is faster now", func() error {
+		if got := b.Take(ctx, turns(7, 200*time.Millisecond, 2)); got != -1 {
+			return fmt.Errorf("got %d", got)
+		}
+		return nil
+	})
+	peers.Eventually(t, "turns that are back", func() error {
+		if keys := r.do(t, "KEYS", "*:t:*").([]any); len(keys) > 0 {
+			return fmt.Errorf("Redis keeps %q", keys)
+		}
+		return nil
+	})
+}
+
+// TestSharedTurnsSpent has time bring turns back, at the rate that was asked for.
+func TestSharedTurnsSpent(t *testing.T) {
+	r := runServer(t)
+	n := runNode(t, shareConfig(r.address))
+	n.together(t)
+	const turn, most = 2 * time.Millisecond, 50
+	begun, got := time.Now(), 0
+	for time.Since(begun) < 2*time.Second {
+		if n.Take(t.Context(), turns(1, turn, most)) == -1 {
+			got++
+		}
+	}
+	if want := most + int(time.Since(begun)/turn); got > want+1 || got < want*97/100 {
+		t.Errorf("turns: got %d, want about %d", got, want)
+	}
+}
+
+// TestSharedUnbounded: what nothing can refuse is counted all the same, and takes what others then do not get.
+func TestSharedUnbounded(t *testing.T) {
+	r := runServer(t)
+	a, b := runNode(t, shareConfig(r.address)), runNode(t, shareConfig(r.address))
+	a.together(t)
+	b.together(t)
+	exempt := []Ask{{Key: 1}, {Key: 2, Turn: int64(time.Hour)}}
+	for range 3 {
+		if got := a.Take(t.Context(), exempt); got != -1 {
+			t.Fatalf("without a bound: got %d", got)
+		}
+	}
+	r.holds(t, 1, 3)
+	if got := b.Take(t.Context(), places(1, 3)); got != 0 {
+		t.Errorf("a place that the others have: got %d, want 0", got)
+	}
+	peers.Eventually(t, "turns that the others have", func() error {
+		if got := b.Take(t.Context(), turns(2, time.Hour, 3)); got != 0 {
+			return fmt.Errorf("got %d, want 0", got)
+		}
+		return nil
+	})
+	mixed := []Ask{{Key: 1}, {Key: 3, Turn: int64(time.Hour), Most: 5}, {Key: 4, Turn: int64(time.Hour)}}
+	if got := b.Take(t.Context(), mixed); got != -1 {
+		t.Errorf("bounded and not: got %d", got)
+	}
+	for _, a := range mixed[1:] {
+		if now := b.memory.now(); a.Paid < now || a.Paid > now+int64(time.Hour) {
+			t.Errorf("paid until %d, it is %d: want within the hour", a.Paid, now)
+		}
+	}
 }

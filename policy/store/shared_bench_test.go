@@ -1,0 +1,61 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cpu is what this process has used so far.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkSharedTake says what a decision costs this process: one place and the others turns, none of which is refused.
+func BenchmarkSharedTake(b *testing.B) {
+	for _, asked := range []int{1, 4} {
+		for _, flight := range []int{1, 64} {
+			b.Run(fmt.Sprintf("asks=%d/flight=%d", asked, flight), func(b *testing.B) {
+				r := runServer(b)
+				n := runNode(b, shareConfig(r.address))
+				n.together(b)
+				b.ReportAllocs()
+				b.ResetTimer()
+				begun := cpu(b)
+				var wg sync.WaitGroup
+				for range flight {
+					wg.Go(func() { takeAndGive(b, n, asked, b.N/flight+1) })
+				}
+				wg.Wait()
+				b.ReportMetric(float64((cpu(b)-begun).Microseconds())/float64(b.N), "cpu-µs/op")
+				if n.Trouble() != nil {
+					b.Error(n.Trouble())
+				}
+			})
+		}
+	}
+}
+
+func takeAndGive(b *testing.B, n *node, asked, times int) {
+	asks := make([]Ask, asked)
+	for range times {
+		for i := range asks {
+			asks[i] = Ask{Key: Key(rand.Uint64() % 100_000), Most: 1_000_000}
+			if i > 0 {
+				asks[i].Turn = int64(time.Microsecond)
+			}
+		}
+		if n.Take(b.Context(), asks) != -1 {
+			b.Error("refused")
+		}
+		n.Give(asks[:1])
+	}
+}
