@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/proxy/pop3"
@@ -85,19 +88,47 @@ func (s *session) dispatch(ctx context.Context, verb pop3.Verb, arg []byte) erro
 // not known yet.
 func (s *session) cmdCapa() error {
 	var caps pop3.Capabilities
-	if s.secure() {
-		caps = append(caps, "USER", "SASL PLAIN LOGIN")
-	} else {
+	if s.mayStartTLS() {
 		caps = append(caps, "STLS")
 	}
+	if s.secure() {
+		caps = append(caps, "USER", "SASL PLAIN LOGIN")
+	}
 	caps = append(caps, "RESP-CODES", "AUTH-RESP-CODE")
-	caps = append(caps, s.snap.Backends.Capabilities()...)
+	caps = append(caps, loginDelay(s.snap.Backends.Capabilities(), s.snap.Gate.MaxLoginDelay())...)
 	s.talk.out = caps.AppendTo(s.talk.out)
 	return nil
 }
 
+// loginDelay puts a delay of ours into what the backends have in common, unless theirs is longer. RFC 2449 section 6.8 wants the largest that
+// any user has before login, and the word USER where another may hold for one.
+func loginDelay(backends pop3.Capabilities, ours time.Duration) pop3.Capabilities {
+	const name = "LOGIN-DELAY"
+	seconds := int((ours + time.Second - 1) / time.Second)
+	if seconds <= 0 {
+		return backends
+	}
+	if args, ok := backends.Args(name); ok {
+		if theirs, err := strconv.Atoi(strings.Join(args[:min(1, len(args))], "")); err == nil {
+			seconds = max(seconds, theirs)
+		}
+	}
+	caps := pop3.Capabilities{name + " " + strconv.Itoa(seconds) + " USER"}
+	for _, line := range backends {
+		if verb, _, _ := strings.Cut(line, " "); verb != name {
+			caps = append(caps, line)
+		}
+	}
+	return caps
+}
+
 // secure says that passwords may come over this connection.
-func (s *session) secure() bool { return s.client.TLS != nil }
+func (s *session) secure() bool { return s.client.TLS != nil || s.listener.TLS == TLSOptional }
+
+// mayStartTLS says that the client may say STLS.
+func (s *session) mayStartTLS() bool {
+	return s.client.TLS == nil && (s.listener.TLS == TLSStartTLS || s.listener.TLS == TLSOptional)
+}
 
 func (s *session) cmdUser(arg []byte) error {
 	if !s.secure() {
@@ -134,13 +165,10 @@ func possibleSecret(secret []byte) bool {
 
 func (s *session) cmdSTLS() error {
 	switch {
-	case s.listener.TLS != TLSStartTLS:
-		if s.secure() {
-			return errTLSAlready
-		}
-		return errNoSTLS
-	case s.secure():
+	case s.client.TLS != nil:
 		return errTLSAlready
+	case !s.mayStartTLS():
+		return errNoSTLS
 	case len(s.talk.lines.Buffered()) > 0:
 		// Somebody may have put commands between the client's plaintext and its TLS (CVE-2011-0411).
 		s.talk.out = s.talk.out[:0]

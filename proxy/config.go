@@ -15,6 +15,7 @@ import (
 const (
 	TLSImplicit  = "implicit"
 	TLSStartTLS  = "starttls"
+	TLSOptional  = "optional"
 	TLSOffloaded = "offloaded"
 )
 
@@ -25,7 +26,8 @@ type ListenerConfig struct {
 	// Address to listen on: "host:port", or ":port" for all addresses, IPv4 and IPv6.
 	Address string `yaml:"address"`
 	// How TLS starts: `implicit` (from the first byte, port 995), `starttls` (after STLS, port 110; no login before
-	// it) or `offloaded` (a load balancer ended TLS before popgate; needs proxy_protocol_from).
+	// it), `optional` (STLS is offered, and passwords are taken in clear: with legacy alone) or `offloaded` (a load balancer ended
+	// TLS before popgate; needs proxy_protocol_from).
 	TLS string `yaml:"tls"`
 	// Networks that must send a PROXY v1 or v2 header and are believed. When it is not empty, all others are closed
 	// at accept; when it is empty, a PROXY header is a protocol error.
@@ -47,6 +49,11 @@ type ListenerConfig struct {
 	// What a client gets that asks for a name (SNI) which no certificate is for: `default` shows it the one of `default_name`, `alert` ends
 	// the handshake with the unrecognized_name alert.
 	UnknownName string `yaml:"unknown_name"`
+	// Whether clients are let in that are too old for today's TLS: with TLS 1.0 and 1.1 and the cipher suites of their time, and with
+	// `tls: optional` without TLS. It needs legacy_networks, and is best an address of its own: docs/legacy.md.
+	Legacy bool `yaml:"legacy"`
+	// Networks that a legacy listener is for, such as 192.0.2.0/24. Clients from anywhere else are closed at accept.
+	LegacyNetworks []netip.Prefix `yaml:"legacy_networks"`
 }
 
 // DefaultListener is a listener as it is before the file says anything of it.
@@ -69,6 +76,10 @@ func (c ListenerConfig) Validate(fault func(key, problem string)) {
 	}
 	switch c.TLS {
 	case TLSImplicit, TLSStartTLS:
+	case TLSOptional:
+		if !c.Legacy {
+			fault("tls", "is optional, which takes passwords in clear: only a listener with legacy: true may do that; write starttls, or see docs/legacy.md")
+		}
 	case TLSOffloaded:
 		if len(c.ProxyProtocolFrom) == 0 {
 			fault("tls", "is offloaded, which needs proxy_protocol_from: the networks of the load balancers that end TLS")
@@ -76,6 +87,7 @@ func (c ListenerConfig) Validate(fault func(key, problem string)) {
 	default:
 		fault("tls", fmt.Sprintf("is %q; write implicit, starttls or offloaded", c.TLS))
 	}
+	c.validateLegacy(fault)
 	if c.ALPN != "strict" && c.ALPN != "lenient" {
 		fault("alpn", fmt.Sprintf("is %q; write strict or lenient", c.ALPN))
 	}

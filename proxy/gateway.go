@@ -36,6 +36,8 @@ type Router interface {
 // A Gate admits clients. It is called by many sessions at once.
 type Gate interface {
 	Admit(ctx context.Context, c *auth.Client) (*policy.Visit, error)
+	// MaxLoginDelay is the longest time that some user has to leave between two logins, 0 where nobody has to.
+	MaxLoginDelay() time.Duration
 }
 
 // A Recorder keeps the audit. It is called by many sessions at once.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/audit"
 )
 
@@ -21,6 +22,7 @@ type metrics struct {
 	handshakeFailures *prometheus.CounterVec
 	handshakeSeconds  prometheus.Histogram
 	logins            *prometheus.CounterVec
+	legacyLogins      *prometheus.CounterVec
 	loginSeconds      [len(loginStages)]prometheus.Observer
 	replySeconds      prometheus.Observer
 	sessionSeconds    prometheus.Histogram
@@ -107,11 +109,14 @@ func (m *metrics) handshake(t *auth.TLS, took time.Duration) {
 // handshakeFailed counts a failure under one of a few causes: the texts of errors are without number.
 func (m *metrics) handshakeFailed(listener string, err error) {
 	var (
-		header tls.RecordHeaderError
-		remote *net.OpError // an alert's own type is crypto/tls's secret
-		cause  = "other"
+		header  tls.RecordHeaderError
+		remote  *net.OpError // an alert's own type is crypto/tls's secret
+		limited *policy.LimitError
+		cause   = "other"
 	)
 	switch {
+	case errors.As(err, &limited):
+		cause = "limit"
 	case errors.Is(err, errNoSlot):
 		cause = "no_slot"
 	case isTimeout(err):
@@ -132,6 +137,13 @@ func (m *metrics) login(l *login, o outcome, took time.Duration) {
 		label = string(o.reason)
 	}
 	m.logins.WithLabelValues(label, l.route.Backend).Inc()
+	if o.reason == "" && l.s.legacy() {
+		version := "none"
+		if t := l.s.client.TLS; t != nil {
+			version = t.Version
+		}
+		m.legacyLogins.WithLabelValues(l.s.listener.Name, version).Inc()
+	}
 	m.replySeconds.Observe(took.Seconds())
 	for i, d := range l.spent {
 		if d > 0 {

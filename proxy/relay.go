@@ -82,9 +82,7 @@ func newRelay(s *session, l *login, conn *backend.Conn) *relay {
 		r.up.open(s.conn, s.raw)
 	}
 	r.silence.Store(int64(s.snap.Timeouts.Idle))
-	if gate, ok := any(s.visit).(braking); ok {
-		r.slow(newBrake(gate, s.talk.commands))
-	}
+	r.slow(newBrake(s.visit, s.talk.commands))
 	// The dialogue's write deadline is still set; with no limit for the relay it must go.
 	_ = s.raw.SetWriteDeadline(time.Time{})
 	_ = conn.SetDeadline(time.Time{})
@@ -213,7 +211,7 @@ func (r *relay) uploadEnded(err error) error {
 	case errors.Is(err, errEndStalled), errors.Is(err, errEndIdle):
 		r.cut()
 		return err
-	case errors.Is(err, io.EOF) && (!r.s.raw.ended || r.s.client.TLS.Offloaded):
+	case errors.Is(err, io.EOF) && r.s.clientEnded():
 		if d := r.s.snap.Timeouts.HalfClose; d > 0 {
 			r.silence.Store(int64(d))
 		}

@@ -43,6 +43,10 @@ func inSlowBubble(t *testing.T, change func(*Timeouts), gate braking, test func(
 		s := &session{gw: r.gw, snap: r.snap, listener: &r.snap.Listeners[0], raw: &clientConn{Conn: there}, began: time.Now(), id: "1"}
 		s.raw.session, s.conn = s, s.raw
 		b := &bubble{rig: r, session: s, client: newClient(t, here)}
+		var err error
+		if s.visit, err = r.snap.Gate.Admit(t.Context(), &s.client); err != nil {
+			t.Fatal(err)
+		}
 		shaken := make(chan error)
 		go func() { shaken <- s.handshake() }()
 		b.client.startTLS(&tls.Config{InsecureSkipVerify: true, SessionTicketsDisabled: true})

@@ -101,6 +101,9 @@ func (s *session) open(ctx context.Context) (stage, bool) {
 		}
 	}
 	s.phase.Store(phaseWaiting)
+	if !s.listener.takes(s.client.Addr.Addr()) {
+		return s.turnAway(audit.AccessDenied)
+	}
 	visit, err := s.snap.Gate.Admit(ctx, &s.client)
 	if err != nil {
 		if s.listener.TLS != TLSImplicit { // on 995 nothing can be said before TLS
@@ -132,6 +135,7 @@ func (s *session) handshake() error {
 	began := time.Now()
 	err := conn.Handshake()
 	s.giveSlot()
+	s.visit.Handshaken()
 	if err != nil {
 		if s.stopped(err) {
 			return errShutdown
@@ -221,6 +225,10 @@ func (s *session) end(err error) (stage, bool) {
 	if s.relay != nil {
 		s.relay.describe(e)
 	}
+	var limited *policy.LimitError
+	if errors.As(err, &limited) {
+		e.Limit = limited.What.String()
+	}
 	s.gw.recorder.Post(e)
 	s.gw.metrics.sessionEnded(e)
 	s.logEnd(e, err)
@@ -274,6 +282,7 @@ func (s *session) event(name audit.Name) *audit.Event {
 		Listener: s.listener.Name,
 		Client:   s.client.Addr,
 		Local:    s.client.Local.Addr(),
+		Legacy:   s.legacy(),
 	}
 	if s.facts == nil {
 		s.facts = audit.TLSOf(s.client.TLS)

@@ -100,13 +100,18 @@ func (t *slot) leave() {
 }
 
 // Hello is to be called with every ClientHello that comes on one of the gateway's connections, before any of the
-// handshake's work is done. It waits for the handshake's turn.
+// handshake's work is done. It waits for the handshake's turn. Where the gate has none for the client, it closes the connection: the alert
+// that crypto/tls sends for an error would be an answer.
 func (g *Gateway) Hello(hello *tls.ClientHelloInfo) error {
 	c, ok := hello.Conn.(*clientConn)
 	if !ok {
 		return fmt.Errorf("handshake on a %T, which is no connection of this gateway", hello.Conn)
 	}
 	s := c.session
+	if err := s.visit.Handshake(hello.Context()); err != nil {
+		_ = s.raw.Close()
+		return err
+	}
 	t, err := g.slots.take(s.client.Network(), s.handshakeBy)
 	if err != nil {
 		return errNoSlot

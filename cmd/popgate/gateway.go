@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -65,7 +66,11 @@ func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gatewa
 	g.registry.MustRegister(build, g.reloads)
 	g.keeper = certs.New(c.StateDir, g.log, g.registry)
 	g.audit = audit.New(c.Node, g.log, g.registry)
-	g.policy = policy.New(policy.Options{Dir: c.StateDir, Events: g.lockedOut, Log: g.log, Registerer: g.registry})
+	shared, err := policy.Join(c.Cluster, c.Node, g.log, g.registry)
+	if err != nil {
+		return nil, err
+	}
+	g.policy = policy.New(policy.Options{Dir: c.StateDir, Events: g.lockedOut, Log: g.log, Registerer: g.registry, Cluster: shared})
 	g.dirs = directory.New(passwd.New(0), g.log, g.registry)
 	g.backends = backend.New(g.log, g.registry)
 	if err := g.backends.Remember(c.StateDir); err != nil {
@@ -133,7 +138,8 @@ func certsListeners(c *configs.Config, hello proxyHello) []certs.Listener {
 	for _, l := range c.Listeners {
 		if l.TLS != proxy.TLSOffloaded {
 			ls = append(ls, certs.Listener{
-				Name: l.Name, DefaultName: l.DefaultName, LenientALPN: l.ALPN == "lenient", AlertUnknown: l.UnknownName == "alert", OnHello: hello,
+				Name: l.Name, DefaultName: l.DefaultName, LenientALPN: l.ALPN == "lenient", AlertUnknown: l.UnknownName == "alert",
+				Legacy: l.Legacy, OnHello: hello,
 			})
 		}
 	}
@@ -213,8 +219,9 @@ func (g *gateway) reload(ctx context.Context, r reloading) {
 		}
 		return
 	}
-	if c := r.p.config; c.StateDir != g.config.StateDir || c.Node != g.config.Node || c.Log.Format != g.config.Log.Format {
-		g.log.Warn("reload: node, state_dir and log.format change with a restart only")
+	if c := r.p.config; c.StateDir != g.config.StateDir || c.Node != g.config.Node || c.Log.Format != g.config.Log.Format ||
+		!reflect.DeepEqual(c.Cluster, g.config.Cluster) {
+		g.log.Warn("reload: node, state_dir, log.format and cluster change with a restart only")
 	}
 	g.apply(ctx, r.p)
 	g.reloads.WithLabelValues("done").Inc()

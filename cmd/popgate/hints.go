@@ -11,6 +11,11 @@ type proxyHello = func(*tls.ClientHelloInfo) error
 // hints say what works and yet may surprise: what must be arranged at the backends, and what directories do.
 func hints(c *configs.Config) []string {
 	var all []string
+	for _, l := range c.Listeners {
+		if hint := l.Hint(); hint != "" {
+			all = append(all, hint)
+		}
+	}
 	for _, b := range c.Backends {
 		all = append(all, b.Hints()...)
 	}

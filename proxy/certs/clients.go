@@ -83,13 +83,13 @@ func (v *View) guarded(l Listener, minVersion uint16) *tls.Config {
 }
 
 // guardedSet names the ticket keys of a listener's clients that are asked for a certificate.
-func (v *View) guardedSet(l Listener) string { return l.Name + " " + v.clients.policy }
+func (v *View) guardedSet(l Listener) string { return l.openSet() + " " + v.clients.policy }
 
 // ticketSets names all ticket keys that the view needs: one set for each listener, and one for each policy on clients' certificates.
 func (v *View) ticketSets() []string {
 	var sets []string
 	for _, l := range v.listeners {
-		sets = append(sets, l.Name)
+		sets = append(sets, l.openSet())
 		if v.clients.on(l) {
 			sets = append(sets, v.guardedSet(l))
 		}

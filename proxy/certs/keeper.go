@@ -159,6 +159,10 @@ func (k *Keeper) announce(v *View) {
 			k.log.Warn("no certificate covers the listener's default_name: clients that name no server get the first certificate listed",
 				"listener", l.Name, "default_name", l.DefaultName)
 		}
+		if l.Legacy && !v.hasRSA() {
+			k.log.Warn("the legacy listener has no RSA certificate: most clients of its kind know no other; put an RSA certificate for its names "+
+				"beside those in tls.certificates", "listener", l.Name)
+		}
 	}
 }
 

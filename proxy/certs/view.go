@@ -18,6 +18,8 @@ type Listener struct {
 	// AlertUnknown ends the handshakes of clients that ask for a name of no certificate, with the unrecognized_name
 	// alert; otherwise they get what clients get that name none.
 	AlertUnknown bool
+	// Legacy lets clients in with TLS 1.0 and 1.1, and with the cipher suites of their time that crypto/tls still has.
+	Legacy bool
 
 	// OnHello, where set, is called first for each complete ClientHello, on the connection's
 	// goroutine; it may wait, and its error ends the handshake.
@@ -79,7 +81,7 @@ func (v *View) configure(minVersion uint16) {
 
 // config makes a listener's config. Clients that the listener treats in another way than most get another one from it.
 func (v *View) config(l Listener, minVersion uint16) *tls.Config {
-	open := v.base(l, minVersion, v.tickets[l.Name])
+	open := v.base(l, minVersion, v.tickets[l.openSet()])
 	guarded := v.guarded(l, minVersion)
 	if guarded != nil && len(v.clients.names) == 0 {
 		open = guarded
@@ -94,13 +96,19 @@ func (v *View) config(l Listener, minVersion uint16) *tls.Config {
 	return open
 }
 
-// base leaves curves and cipher suites to crypto/tls, whose defaults are the safe ones and put X25519MLKEM768 first.
+// base leaves curves and cipher suites to crypto/tls, whose defaults are the safe ones and put X25519MLKEM768 first. On the legacy
+// lane the suites are the old ones too; crypto/tls takes them last.
 func (v *View) base(l Listener, minVersion uint16, t *tickets) *tls.Config {
+	var suites []uint16
+	if l.Legacy {
+		minVersion, suites = tls.VersionTLS10, legacySuites()
+	}
 	// A default name that is none finds nothing in the table; Use has warned of it.
 	name, _ := normal(l.DefaultName)
 	return &tls.Config{
-		MinVersion: minVersion,
-		NextProtos: []string{alpnPOP3},
+		MinVersion:   minVersion,
+		CipherSuites: suites,
+		NextProtos:   []string{alpnPOP3},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return v.keeper.stapler.dress(v.pick(hello, l.AlertUnknown, name)), nil
 		},
