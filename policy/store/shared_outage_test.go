@@ -70,7 +70,7 @@ func (c *crowd) run(ctx context.Context) {
 		} else {
 			c.denied.Add(1)
 		}
-		time.Sleep(100 * time.Microsecond) // load, not a race for the processor
+		<-time.After(100 * time.Microsecond) // load, not a race for the processor
 	}
 }
 
@@ -218,7 +218,7 @@ func (p *proxy) carry(c net.Conn, to string) {
 		if err != nil {
 			return
 		}
-		time.Sleep(time.Duration(p.delay.Load()))
+		<-time.After(time.Duration(p.delay.Load()))
 		if _, err := c.Write(b[:n]); err != nil {
 			return
 		}
