@@ -19,6 +19,7 @@ import (
 	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/cluster"
 	"github.com/popgate/popgate/policy/limit"
 	"github.com/popgate/popgate/policy/lockout"
 	"github.com/popgate/popgate/policy/wforce"
@@ -57,6 +58,8 @@ type Config struct {
 	Access access.Config `yaml:"access"`
 	// A policy service of weakforced's kind: one that popgate asks, and the one that popgate is for others.
 	Weakforced wforce.Config `yaml:"weakforced"`
+	// What several popgates share, so that limits and lockouts are those of all of them together.
+	Cluster cluster.ShareConfig `yaml:"cluster"`
 	// How long popgate waits for what.
 	Timeouts proxy.Timeouts `yaml:"timeouts"`
 	// How much a client may ask before it has logged in.
@@ -117,6 +120,7 @@ func Default() *Config {
 		Lockout:    lockout.DefaultConfig(),
 		Access:     access.DefaultConfig(),
 		Weakforced: wforce.DefaultConfig(),
+		Cluster:    cluster.DefaultShareConfig(),
 		Timeouts:   proxy.DefaultTimeouts(),
 		Bounds:     proxy.DefaultBounds(),
 		Shutdown:   proxy.DefaultShutdown(),

@@ -42,6 +42,8 @@ type Options struct {
 	Log *slog.Logger
 	// Registerer is where metrics go; nil is nowhere.
 	Registerer prometheus.Registerer
+	// Cluster is what is shared with other nodes; nil is nothing.
+	Cluster *Cluster
 }
 
 // A State keeps what limits count. Many may use it at once.
@@ -57,6 +59,7 @@ type State interface {
 // A Keeper keeps what is counted and remembered. It is made once and outlives every Gate; many may use it at once.
 type Keeper struct {
 	log     *slog.Logger
+	cluster *Cluster // nil where this node is the only one
 	state   State
 	hasher  store.Hasher
 	lockout *lockout.Keeper
@@ -75,14 +78,14 @@ func New(o Options) *Keeper {
 	}
 	k := &Keeper{
 		log:     o.Log,
-		state:   store.NewMemory(maxRates),
-		hasher:  store.NewHasher(),
-		lockout: lockout.New(o.Dir, lockout.Options{Events: o.Events, Log: o.Log, Registerer: o.Registerer}),
+		cluster: o.Cluster,
+		lockout: lockout.New(o.Dir, lockout.Options{Events: o.Events, Log: o.Log, Registerer: o.Registerer, Cluster: o.Cluster.lockout()}),
 		access:  access.New(o.Log, o.Registerer),
 		wforce:  wforce.New(o.Log, o.Registerer),
 		legacy:  legacy.New(o.Dir, legacy.Options{Log: o.Log, Registerer: o.Registerer}),
 		metrics: newMetrics(o.Registerer),
 	}
+	k.state, k.hasher = o.Cluster.counts(o)
 	k.server = wforce.NewServer(service{k}, o.Log, o.Registerer)
 	return k
 }
@@ -146,7 +149,10 @@ func (k *Keeper) Use(g *Gate) {
 
 // Run does what goes on beside the sessions, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	parts := []func(context.Context) error{k.lockout.Run, k.access.Run, k.wforce.Run, k.legacy.Run}
+	parts := append(k.cluster.parts(), k.lockout.Run, k.access.Run, k.wforce.Run, k.legacy.Run)
+	if s, ok := k.state.(*store.Shared); ok {
+		parts = append(parts, s.Run)
+	}
 	errs := make([]error, len(parts))
 	var all sync.WaitGroup
 	for i, part := range parts {
@@ -157,4 +163,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 // Trouble says what is not as it should be, a line each; nil when nothing is. Clients are served all the same.
-func (k *Keeper) Trouble() error { return errors.Join(k.access.Trouble(), k.wforce.Trouble()) }
+func (k *Keeper) Trouble() error {
+	err := errors.Join(k.access.Trouble(), k.wforce.Trouble())
+	if s, ok := k.state.(*store.Shared); ok && s.Trouble() != nil {
+		return errors.Join(s.Trouble(), err) // once is enough: what else is in Redis is out of reach too
+	}
+	return errors.Join(k.cluster.trouble(), err)
+}

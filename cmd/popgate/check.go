@@ -9,6 +9,7 @@ import (
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/configs"
+	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/certs"
 )
@@ -63,6 +64,10 @@ func filesOf(c *configs.Config, sound func(section string) bool) configs.Faults 
 		for _, p := range certs.Problems(err) {
 			add(p.Key, p.Problem)
 		}
+	}
+	if sound("cluster") {
+		_, err := policy.Join(c.Cluster, c.Node, nil, nil)
+		addAll("cluster", err)
 	}
 	if sound("backends") {
 		_, err := backend.New(nil, nil).Prepare(c.Backends)
