@@ -44,6 +44,8 @@ type Options struct {
 	Log *slog.Logger
 	// Registerer is where its metrics go; nil is nowhere.
 	Registerer prometheus.Registerer
+	// Cluster is what this Keeper shares with those of other nodes; nil is nothing.
+	Cluster *Cluster
 }
 
 // A Keeper remembers failures, known-good pairs and lockouts. It is made once and outlives every View; after Load many
@@ -55,6 +57,8 @@ type Keeper struct {
 	events  func(Event)
 	log     *slog.Logger
 	metrics *metrics
+	cluster *Cluster
+	heard   allowances
 	current atomic.Pointer[View]
 	changed atomic.Bool  // something to save
 	active  atomic.Int64 // lockouts whose end nobody was told of; 0 spares looking
@@ -103,6 +107,9 @@ func newKeeper(dir string, o Options, s sizes) *Keeper {
 	}
 	k.nextEnd.Store(math.MaxInt64)
 	k.metrics = newMetrics(o.Registerer, k)
+	if o.Cluster != nil {
+		k.join(o.Cluster)
+	}
 	return k
 }
 

@@ -75,7 +75,17 @@ type record struct {
 	failures     int
 	level        uint8 // how many came before it
 	ended        bool  // and it was told
+	removed      bool  // before its time, which is until now: it counts for nothing
+	heard        bool  // of another node, which tells of its end
 	cause        Cause
+}
+
+// stamp is when the record came to be as it is: of two, the later holds.
+func (r *record) stamp() int64 {
+	if r.removed {
+		return r.until
+	}
+	return r.since
 }
 
 func (r *record) event(kind Kind) Event {
@@ -194,9 +204,11 @@ func (k *Keeper) put(key Key, r record, c *Config) {
 			before = old.event(Ended)
 			k.active.Add(-1)
 		}
-		if c != nil && r.since-old.until < int64(c.MaxDuration) {
+		if c != nil && !old.removed && r.since-old.until < int64(c.MaxDuration) {
 			r.level = min(old.level, math.MaxUint8-1) + 1
 		}
+		behind := max(old.stamp()+int64(time.Microsecond)-r.since, 0) // another node's clock may be ahead
+		r.since, r.until = r.since+behind, r.until+behind
 	}
 	if c != nil {
 		r.until = r.since + int64(grown(c.Duration, c.MaxDuration, int(r.level)))
@@ -206,6 +218,7 @@ func (k *Keeper) put(key Key, r record, c *Config) {
 	s.mu.Unlock()
 	k.soonest(r.until)
 	k.changed.Store(true)
+	k.share(key, &r)
 	if before.Kind != "" {
 		k.tell(before)
 	}
@@ -221,12 +234,18 @@ func (k *Keeper) endLockout(key Key, automatic bool, now int64) bool {
 		return false
 	}
 	was := *r
-	s.remove(key)
+	// Kept as removed: another node may tell of it as it was.
+	r.until = max(now, r.since+int64(time.Microsecond))
+	r.ended, r.removed, r.name = true, true, ""
+	gone := *r
 	if !was.ended {
 		k.active.Add(-1)
 	}
 	s.mu.Unlock()
 	k.changed.Store(true)
+	if !was.removed {
+		k.share(key, &gone)
+	}
 	if was.ended {
 		return false
 	}
@@ -247,7 +266,9 @@ func (k *Keeper) tend() {
 		switch {
 		case r.ended:
 		case r.until <= now:
-			over = append(over, r.event(Ended))
+			if !r.heard {
+				over = append(over, r.event(Ended))
+			}
 			r.ended, r.name = true, ""
 			k.active.Add(-1)
 		default:

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	refusals, started, sprays              *prometheus.CounterVec
 	lockedOut, knownGood, inFlight, delays prometheus.Counter
+	unread                                 prometheus.Counter
 }
 
 // newMetrics registers them with reg, unless it is nil.
@@ -21,6 +22,10 @@ func newMetrics(reg prometheus.Registerer, k *Keeper) *metrics {
 			Name: "popgate_lockout_delays_total",
 			Help: "Logins delayed for the failures before them.",
 		}),
+		unread: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "popgate_lockout_unread_total",
+			Help: "Messages of other nodes that this one does not understand.",
+		}),
 	}
 	m.lockedOut = m.refusals.WithLabelValues("locked_out")
 	m.knownGood = m.refusals.WithLabelValues("known_good_budget")
@@ -28,7 +33,7 @@ func newMetrics(reg prometheus.Registerer, k *Keeper) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.refusals, m.started, m.sprays, m.delays)
+	reg.MustRegister(m.refusals, m.started, m.sprays, m.delays, m.unread)
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "popgate_lockouts",
 		Help: "Lockouts in force.",

@@ -16,18 +16,18 @@ func (n *netTally) sprayed(c *Config, now int64) bool {
 }
 
 // lookForSpray counts the user for its network and for its secret; what a known-good pair does counts here too.
-func (v *View) lookForSpray(t *Try, now int64) {
+func (v *View) lookForSpray(t *Try, now int64, own bool) {
 	c := &v.config
 	if c.Spray.Users > 0 {
-		v.sprayNetwork(t, now)
+		v.sprayNetwork(t, now, own)
 	}
 	if c.Spray.UsersPerPassword > 0 && t.login.Secret != 0 {
-		v.spraySecret(t, now)
+		v.spraySecret(t, now, own)
 	}
 }
 
 // sprayNetwork counts one more user that failed from the network.
-func (v *View) sprayNetwork(t *Try, now int64) {
+func (v *View) sprayNetwork(t *Try, now int64, own bool) {
 	k, c, from := v.keeper, &v.config, t.login.Network
 	if touch(k.spraySeen, t.pair, now, c.Spray.Window) {
 		return
@@ -36,7 +36,7 @@ func (v *View) sprayNetwork(t *Try, now int64) {
 	n := s.use(from.key)
 	is, users := n.sprayed(c, now), int(n.users)
 	s.mu.Unlock()
-	if is {
+	if is && own {
 		k.tell(Event{Kind: SprayDetected, Network: from.Prefix, Users: users, Cause: ManyUsers})
 		k.lockOutSpray(from, ManyUsers, users, c, now)
 	}
@@ -44,7 +44,7 @@ func (v *View) sprayNetwork(t *Try, now int64) {
 
 // spraySecret counts one more user that the login's secret was wrong for. Where it is a spray and the network has tried
 // the secret on another user too, the network may be locked out; one try alone may be somebody's own slip.
-func (v *View) spraySecret(t *Try, now int64) {
+func (v *View) spraySecret(t *Try, now int64, own bool) {
 	k, c := v.keeper, &v.config
 	if touch(k.spraySeen, pair(t.login.Secret, t.login.User), now, c.Spray.Window) {
 		return
@@ -63,6 +63,9 @@ func (v *View) spraySecret(t *Try, now int64) {
 	told := p.told
 	p.told = is
 	s.mu.Unlock()
+	if !own {
+		return
+	}
 	if is && !told {
 		k.tell(Event{Kind: SprayDetected, Network: t.login.Network.Prefix, Users: users, Cause: OnePassword})
 	}

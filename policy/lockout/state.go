@@ -89,6 +89,9 @@ func (k *Keeper) Save() error {
 
 // loadKey reads the key of the digests, or makes and writes one.
 func (k *Keeper) loadKey() (made bool, err error) {
+	if k.cluster != nil {
+		return false, nil // it is the cluster's
+	}
 	path := k.path(keyFile)
 	data, err := readBounded(path, keySize)
 	switch {
@@ -135,7 +138,7 @@ func (k *Keeper) encode() []byte {
 	b = binary.BigEndian.AppendUint32(b, 0)
 	n = 0
 	k.lockouts.each(func(_ Key, r *record) {
-		if !r.ended || now-r.until < int64(c.MaxDuration) {
+		if !r.removed && (!r.ended || now-r.until < int64(c.MaxDuration)) {
 			b = r.append(b)
 			n++
 		}
@@ -154,11 +157,10 @@ func (k *Keeper) seal(b []byte) []byte {
 func (r *record) append(b []byte) []byte {
 	addr := r.network.Addr()
 	flags := byte(0)
-	if addr.Is4() {
-		flags |= 1
-	}
-	if r.ended {
-		flags |= 2
+	for i, set := range [...]bool{addr.Is4(), r.ended, r.removed, r.heard} {
+		if set {
+			flags |= 1 << i
+		}
 	}
 	a := addr.As16()
 	b = binary.BigEndian.AppendUint64(b, uint64(r.since))
@@ -208,13 +210,8 @@ func (k *Keeper) takeUp(pairs []byte, records []record) {
 		s.mu.Unlock()
 	}
 	for _, r := range records {
-		if ahead := r.since - now; ahead > 0 {
-			r.since, r.until = now, r.until-ahead
-		}
-		key := k.hasher.network(r.network)
-		if r.user != 0 {
-			key = pair(key, r.user)
-		}
+		r.notAhead(now)
+		key := k.key(&r)
 		s := k.lockouts.lock(key)
 		*s.use(key) = r
 		s.mu.Unlock()
@@ -223,6 +220,22 @@ func (k *Keeper) takeUp(pairs []byte, records []record) {
 			k.soonest(r.until)
 		}
 	}
+}
+
+// notAhead has a lockout that began later than now begin now, and last as long.
+func (r *record) notAhead(now int64) {
+	if ahead := r.since - now; ahead > 0 {
+		r.since, r.until = now, r.until-ahead
+	}
+}
+
+// key is what a lockout is kept by.
+func (k *Keeper) key(r *record) Key {
+	key := k.hasher.network(r.network)
+	if r.user != 0 {
+		key = pair(key, r.user)
+	}
+	return key
 }
 
 // elements cuts a number of elements of one size off b, that number before them.
@@ -243,6 +256,8 @@ func readRecord(b []byte) (record, error) {
 		until:    int64(binary.BigEndian.Uint64(b[8:])),
 		user:     Key(binary.BigEndian.Uint64(b[16:])),
 		ended:    b[41]&2 != 0,
+		removed:  b[41]&4 != 0,
+		heard:    b[41]&8 != 0,
 		level:    b[42],
 		failures: int(binary.BigEndian.Uint32(b[44:])),
 	}

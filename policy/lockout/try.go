@@ -1,7 +1,6 @@
 package lockout
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/popgate/popgate/policy/store"
@@ -177,92 +176,6 @@ func (v *View) charge(t *Try, now int64) (wait time.Duration, ok bool) {
 	return wait, true
 }
 
-// Failed ends the login: the user or the password was wrong.
-func (t *Try) Failed() {
-	v := t.view
-	if v == nil {
-		return
-	}
-	t.view = nil
-	if t.again {
-		return
-	}
-	k, now := v.keeper, v.keeper.now()
-	again := false
-	if t.good {
-		s := k.known.lock(t.pair)
-		if g := s.get(t.pair); g != nil {
-			again = v.fail(t, &g.tally, now)
-		}
-		s.mu.Unlock()
-	} else {
-		again = v.failPair(t, now)
-	}
-	if again {
-		return
-	}
-	n := t.login.Network
-	if !t.good {
-		v.failNetwork(n.key, n.Prefix, v.config.Network, now)
-		if n.wide != 0 {
-			v.failNetwork(n.wide, wide(n.Prefix), v.config.Network48, now)
-		}
-	}
-	v.lookForSpray(t, now)
-}
-
-// fail counts the failure, unless the secret was wrong before, and remembers the secret.
-func (v *View) fail(t *Try, p *tally, now int64) (again bool) {
-	if t.charged {
-		p.land()
-	}
-	if secret := t.login.Secret; secret != 0 {
-		p.marks = now + int64(v.config.SameSecretFor)
-		if touch(t.secrets(v), pair(t.pair, secret), now, v.config.SameSecretFor) {
-			return true
-		}
-	}
-	p.fail()
-	return false
-}
-
-// failPair counts the failure for the pair, and locks it out where it is one too many.
-func (v *View) failPair(t *Try, now int64) (again bool) {
-	k, c := v.keeper, &v.config
-	s := k.pairs.lock(t.pair)
-	p := s.use(t.pair)
-	p.roll(now, int64(c.Window))
-	again = v.fail(t, p, now)
-	n := int(p.failed)
-	over := !again && c.User.LockoutAfter > 0 && n >= c.User.LockoutAfter
-	if over {
-		p.failed = 0 // the next lockout takes as many again
-	}
-	s.mu.Unlock()
-	if over {
-		k.lockOut(t.pair, record{network: t.login.Network.Prefix, user: t.login.User, name: t.login.Name, failures: n, cause: UserFailures}, c, now)
-	}
-	return again
-}
-
-// failNetwork counts the failure for a client network, and locks it out where it is one too many.
-func (v *View) failNetwork(key Key, p netip.Prefix, th Threshold, now int64) {
-	k, c := v.keeper, &v.config
-	s := k.networks.lock(key)
-	n := s.use(key)
-	n.roll(now, int64(c.Window))
-	n.fail()
-	failures := int(n.failed)
-	over := th.LockoutAfter > 0 && failures >= th.LockoutAfter
-	if over {
-		n.failed = 0
-	}
-	s.mu.Unlock()
-	if over {
-		k.lockOut(key, record{network: p, failures: failures, cause: NetworkFailures}, c, now)
-	}
-}
-
 // Succeeded ends the login: the password was right. The pair is a known-good one from now on.
 func (t *Try) Succeeded() {
 	v := t.view
@@ -280,12 +193,17 @@ func (t *Try) Succeeded() {
 		return
 	}
 	s := k.known.lock(t.pair)
-	s.use(t.pair).success = now
+	g := s.use(t.pair)
+	before := g.success
+	g.success = now
 	s.mu.Unlock()
 	k.changed.Store(true)
 	if !t.good {
 		k.pairs.remove(t.pair)
 		k.endLockout(t.pair, true, now)
+	}
+	if k.cluster != nil && v.toTell(t.pair, before, now) {
+		k.tellSuccess(t, now)
 	}
 }
 
