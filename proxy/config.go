@@ -193,11 +193,24 @@ type Bounds struct {
 	Line Size `yaml:"line"`
 	// Octets in an AUTH command and in the lines of its exchange; tokens are long.
 	AuthLine Size `yaml:"auth_line"`
+	// How long after a start connections are taken at a bounded rate, so that those who all come back at once find backends that are not
+	// overrun. The rate doubles six times in that time, then the bound ends. A part of it is random, so that gateways that start together do
+	// not go in step. 0 takes all at once.
+	AcceptRamp time.Duration `yaml:"accept_ramp"`
+	// Connections a second that each listener takes at the beginning of accept_ramp. The others wait in the system's queue.
+	AcceptRate int `yaml:"accept_rate"`
+	// The first connections that each listener takes without any wait, so that a gateway with few clients knows nothing of the ramp.
+	AcceptBurst int `yaml:"accept_burst"`
 }
 
 // DefaultBounds are the section's defaults.
 func DefaultBounds() Bounds {
-	return Bounds{Handshakes: 512, BadCommands: 5, FailedLogins: 3, Line: 1 << 10, AuthLine: 16 << 10}
+	return Bounds{
+		Handshakes: 512, BadCommands: 5, FailedLogins: 3, Line: 1 << 10, AuthLine: 16 << 10,
+		// 200 a second are what a gateway and its backends can do while they are still cold, 6,400 in the last step more than a few
+		// processors can: the end is none to be felt. That lets 63,000 in within 30 seconds, and the 4,096 that wait in Linux' queue within 12.
+		AcceptRamp: 30 * time.Second, AcceptRate: 200, AcceptBurst: 1000,
+	}
 }
 
 // Validate reports what cannot work, by key.
@@ -212,6 +225,14 @@ func (b Bounds) Validate(fault func(key, problem string)) {
 	atLeast("failed_logins", b.FailedLogins, 1, "")
 	atLeast("line", int(b.Line), 255, ", the length RFC 2449 promises to clients")
 	atLeast("auth_line", int(b.AuthLine), 255, ", the length RFC 2449 promises to clients")
+	if b.AcceptRamp < 0 || b.AcceptRamp > time.Hour {
+		fault("accept_ramp", fmt.Sprintf("is %v; write a time of up to 1h, or 0s for none", b.AcceptRamp))
+	}
+	atLeast("accept_rate", b.AcceptRate, 1, "; for no bound write accept_ramp: 0s")
+	atLeast("accept_burst", b.AcceptBurst, 0, "")
+	if b.AcceptRate > 1_000_000 {
+		fault("accept_rate", "is more than a million; for no bound write accept_ramp: 0s")
+	}
 	if b.Line > 1<<20 || b.AuthLine > 1<<20 {
 		fault("auth_line", "and line may be 1MiB at most: each session that logs in may hold such a line")
 	}

@@ -99,6 +99,7 @@ type Gateway struct {
 	serving sync.WaitGroup // accept loops and sessions
 	mu      sync.Mutex
 	lns     map[net.Listener]struct{}
+	began   time.Time            // when it first served
 	cancels []context.CancelFunc // one for each Serve: they end the logins at work
 }
 
@@ -137,11 +138,15 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, address string) er
 		return errors.Join(ErrServerClosed, ln.Close())
 	}
 	defer g.untrack(ln)
+	storm := newRamp(g.began, &g.snapshot.Load().Bounds)
 	for delay := time.Duration(0); ; {
 		conn, err := ln.Accept()
 		switch {
 		case err == nil:
 			delay = 0
+			if storm != nil {
+				storm = g.climb(ctx, storm)
+			}
 			g.start(ctx, conn, address)
 		case g.isClosing():
 			return ErrServerClosed
@@ -160,11 +165,24 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, address string) er
 	}
 }
 
+// climb has a connection wait for its turn. It returns the ramp as long as there is one.
+func (g *Gateway) climb(ctx context.Context, r *ramp) *ramp {
+	waited, over := r.wait(ctx)
+	g.metrics.acceptWaits.Add(waited.Seconds())
+	if over {
+		return nil
+	}
+	return r
+}
+
 func (g *Gateway) track(ln net.Listener, cancel context.CancelFunc) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.isClosing() {
 		return false
+	}
+	if g.began.IsZero() {
+		g.began = time.Now()
 	}
 	g.lns[ln] = struct{}{}
 	g.cancels = append(g.cancels, cancel)

@@ -30,6 +30,7 @@ type metrics struct {
 	pacedDownload     prometheus.Counter
 	pacedCommands     prometheus.Counter
 	acceptErrors      prometheus.Counter
+	acceptWaits       prometheus.Counter
 	panics            prometheus.Counter
 }
 
@@ -59,6 +60,7 @@ func newMetrics(reg prometheus.Registerer, live *sessions) *metrics {
 		pacedCommands: paced.WithLabelValues("commands"),
 		bytesOut:      bytes.WithLabelValues("out"),
 		acceptErrors:  factory.counters("popgate_accept_errors_total", "Errors of accepting connections.").WithLabelValues(),
+		acceptWaits:   factory.counters("popgate_accept_wait_seconds_total", "Time that connections were held back after a start (bounds.accept_ramp).").WithLabelValues(),
 		panics:        factory.counters("popgate_panics_total", "Sessions ended by a fault in popgate.").WithLabelValues(),
 	}
 	for i, stage := range loginStages {

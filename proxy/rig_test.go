@@ -121,6 +121,7 @@ func defaults(server string) *settings {
 		router:   routes{},
 		tls:      func(*tls.Config) {},
 	}
+	s.bounds.AcceptRamp = 0 // a test is no start of a gateway, though it may be one of thousands of clients
 	s.listener.Name, s.listener.Address = "pop3s", "here"
 	s.backend.Name = "old"
 	s.backend.Servers = []backend.ServerConfig{{Address: server, Weight: 1}}
