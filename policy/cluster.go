@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/popgate/popgate/policy/cluster"
+	"github.com/popgate/popgate/policy/legacy"
 	"github.com/popgate/popgate/policy/lockout"
 	"github.com/popgate/popgate/policy/store"
 )
@@ -21,6 +22,7 @@ type Cluster struct {
 	bus      *cluster.Bus
 	known    *cluster.Shelf
 	lockouts *cluster.Shelf
+	legacy   *cluster.Shelf
 	moved    *cluster.Shelf
 }
 
@@ -49,7 +51,8 @@ func Join(c cluster.ShareConfig, node string, log *slog.Logger, reg prometheus.R
 	shelf := func(part string, most int) *cluster.Shelf {
 		return cluster.NewShelf(s.client, s.bus, part, cluster.ShelfOptions{Key: s.secret.Derive("facts"), Most: most, Log: log, Registerer: reg})
 	}
-	s.known, s.lockouts, s.moved = shelf("known", lockout.MaxKnown), shelf("lockouts", lockout.MaxLockouts), shelf("moved", MaxMoved)
+	s.known, s.lockouts = shelf("known", lockout.MaxKnown), shelf("lockouts", lockout.MaxLockouts)
+	s.legacy, s.moved = shelf("legacy", legacy.MaxUses), shelf("moved", MaxMoved)
 	return s, nil
 }
 
@@ -71,12 +74,20 @@ func (c *Cluster) lockout() *lockout.Cluster {
 	return &lockout.Cluster{Key: c.secret.Derive("lockouts"), Bus: c.bus, Known: c.known, Lockouts: c.lockouts}
 }
 
+// lane is what the nodes share of who uses the legacy lane.
+func (c *Cluster) lane() *legacy.Cluster {
+	if c == nil {
+		return nil
+	}
+	return &legacy.Cluster{Key: c.secret.Derive("legacy"), Bus: c.bus, Shelf: c.legacy}
+}
+
 // parts are what has to go on in the background.
 func (c *Cluster) parts() []func(context.Context) error {
 	if c == nil {
 		return nil
 	}
-	return []func(context.Context) error{c.bus.Run, c.known.Run, c.lockouts.Run, c.moved.Run}
+	return []func(context.Context) error{c.bus.Run, c.known.Run, c.lockouts.Run, c.legacy.Run, c.moved.Run}
 }
 
 // trouble is what is not as it should be.
@@ -84,5 +95,5 @@ func (c *Cluster) trouble() error {
 	if c == nil {
 		return nil
 	}
-	return errors.Join(c.bus.Trouble(), c.known.Trouble(), c.lockouts.Trouble(), c.moved.Trouble())
+	return errors.Join(c.bus.Trouble(), c.known.Trouble(), c.lockouts.Trouble(), c.legacy.Trouble(), c.moved.Trouble())
 }

@@ -82,7 +82,7 @@ func New(o Options) *Keeper {
 		lockout: lockout.New(o.Dir, lockout.Options{Events: o.Events, Log: o.Log, Registerer: o.Registerer, Cluster: o.Cluster.lockout()}),
 		access:  access.New(o.Log, o.Registerer),
 		wforce:  wforce.New(o.Log, o.Registerer),
-		legacy:  legacy.New(o.Dir, legacy.Options{Log: o.Log, Registerer: o.Registerer}),
+		legacy:  legacy.New(o.Dir, legacy.Options{Log: o.Log, Registerer: o.Registerer, Cluster: o.Cluster.lane()}),
 		metrics: newMetrics(o.Registerer),
 	}
 	k.state, k.hasher = o.Cluster.counts(o)

@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 	"policy/cluster":    {"auth/..."},
 	"policy/audit":      {"auth/..."},
 	"policy/wforce":     {"auth/..."},
-	"policy/legacy":     nil,
+	"policy/legacy":     {"policy/cluster"},
 	"policy/audit/sink": {"auth/...", "policy/audit"},
 
 	"proxy":                        {"auth/...", "policy/...", "proxy/pop3", "proxy/backend"},

@@ -30,16 +30,15 @@ type Options struct {
 	Log *slog.Logger
 	// Registerer is where its metrics go; nil is nowhere.
 	Registerer prometheus.Registerer
-	// Share is called by Run about once a minute with what was marked since, for Merge of the other nodes of a cluster. What it
-	// returns false for comes again.
-	Share func([]Use) bool
+	// Cluster is what is shared with the Keepers of other nodes; nil is nothing.
+	Cluster *Cluster
 }
 
 // A Keeper remembers who uses the legacy lane. It is made once; many may use it at once.
 type Keeper struct {
-	path  string // "" saves nothing
-	log   *slog.Logger
-	share func([]Use) bool
+	path    string // "" saves nothing
+	log     *slog.Logger
+	cluster *Cluster // nil shares nothing
 
 	mu      sync.Mutex
 	users   map[string]*list.Element // of *user
@@ -56,7 +55,7 @@ type user struct {
 
 // New returns a Keeper that knows nobody and keeps its file in dir; "" keeps none. It opens nothing: see Load and Run.
 func New(dir string, o Options) *Keeper {
-	k := &Keeper{path: statePath(dir), log: o.Log, share: o.Share, users: map[string]*list.Element{}, recent: list.New(), news: map[string][]Use{}}
+	k := &Keeper{path: statePath(dir), log: o.Log, users: map[string]*list.Element{}, recent: list.New(), news: map[string][]Use{}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -64,6 +63,9 @@ func New(dir string, o Options) *Keeper {
 		o.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "popgate_legacy_users", Help: "Users remembered to have come by the legacy lane in the last 180 days.",
 		}, func() float64 { return float64(k.count(time.Now())) }))
+	}
+	if o.Cluster != nil {
+		k.join(o.Cluster)
 	}
 	return k
 }
@@ -77,22 +79,11 @@ func (k *Keeper) Mark(m Mark) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.add(u)
-	if k.share == nil {
+	if k.cluster == nil {
 		return
 	}
 	if _, ok := k.news[u.User]; ok || len(k.news) < maxUsers {
 		k.news[u.User] = put(k.news[u.User], u)
-	}
-}
-
-// Merge takes what another node has marked.
-func (k *Keeper) Merge(uses []Use) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for i := range uses {
-		if uses[i].sound() {
-			k.add(uses[i])
-		}
 	}
 }
 
@@ -192,29 +183,5 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-save.C:
 			k.saveChanged()
 		}
-	}
-}
-
-// tell shares what is new.
-func (k *Keeper) tell() {
-	if k.share == nil {
-		return
-	}
-	k.mu.Lock()
-	news := k.news
-	k.news = map[string][]Use{}
-	k.mu.Unlock()
-	var all []Use
-	for _, uses := range news {
-		all = append(all, uses...)
-	}
-	order(all)
-	if len(all) == 0 || k.share(all) {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, u := range all {
-		k.news[u.User] = put(k.news[u.User], u)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/popgate/popgate/policy/cluster"
 )
 
 // login is a mark of somebody.
@@ -170,21 +173,62 @@ func TestLoadFaults(t *testing.T) {
 	}
 }
 
-// TestNodes: what one node marks another knows, each login once, also where it could not be told at first.
+// A hub is a cluster in one process.
+type hub struct {
+	mu    sync.Mutex
+	hears []func([]byte)
+	shelf map[uint64]cluster.Fact
+	take  []func(cluster.Fact)
+	all   []iter.Seq[cluster.Fact]
+	lossy bool // messages are lost
+}
+
+// A seat is one node's place in a hub.
+type seat struct {
+	*hub
+	number int
+}
+
+func (h *hub) join() *Cluster {
+	s := &seat{h, len(h.hears)}
+	h.hears, h.take, h.all = append(h.hears, nil), append(h.take, nil), append(h.all, nil)
+	return &Cluster{Key: [32]byte{1}, Bus: s, Shelf: s}
+}
+
+func (s *seat) Publish(_ string, message []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, hear := range s.hears {
+		if i != s.number && !s.lossy {
+			hear(message)
+		}
+	}
+}
+
+func (s *seat) Subscribe(_ string, hear func([]byte)) { s.hears[s.number] = hear }
+
+func (s *seat) Put(f cluster.Fact) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shelf[f.Key] = f
+}
+
+func (s *seat) Own(take func(cluster.Fact), all iter.Seq[cluster.Fact]) {
+	s.take[s.number], s.all[s.number] = take, all
+}
+
+// read has a node read the shelf.
+func (h *hub) read(number int) {
+	for _, f := range h.shelf {
+		h.take[number](f)
+	}
+}
+
+// TestNodes: what one node marks the others know within a minute, each login once, and a node that was not there from the shelf.
 func TestNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		other := New("", Options{})
-		var mu sync.Mutex
-		down := true
-		k := New("", Options{Share: func(uses []Use) bool {
-			mu.Lock()
-			defer mu.Unlock()
-			if down {
-				return false
-			}
-			other.Merge(uses)
-			return true
-		}})
+		h := &hub{shelf: map[uint64]cluster.Fact{}}
+		k, other := New("", Options{Cluster: h.join()}), New("", Options{Cluster: h.join()})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- k.Run(ctx) }()
@@ -196,32 +240,44 @@ func TestNodes(t *testing.T) {
 			<-time.After(shareEvery)
 			synctest.Wait()
 		}
-		if got := len(other.List()); got != 1 {
-			t.Errorf("while it could not be told: got %d", got)
-		}
-		mu.Lock()
-		down = false
-		mu.Unlock()
-		<-time.After(shareEvery)
-		synctest.Wait()
-		k.Mark(login("bob", "192.0.2.7", "", now))
-		cancel()
-		<-ended
-		if got, want := text(other.List()), "anna 192.0.2.7 TLS 1.0 4, bob 192.0.2.7 no TLS 4"; got != want {
-			t.Errorf("got %s, want %s", got, want)
+		want := "anna 192.0.2.7 TLS 1.0 4, bob 192.0.2.7 no TLS 3"
+		if got := text(other.List()); got != want {
+			t.Errorf("over the bus: got %s, want %s", got, want)
 		}
 		if first := other.List()[0]; !first.First.Equal(now) || !first.Last.Equal(now.Add(time.Hour)) {
 			t.Errorf("got %+v, want the first and the last time of both", first)
 		}
-		other.Merge([]Use{{User: "", Count: 1}, {User: "x"}})
+		h.lossy = true
+		k.Mark(login("bob", "192.0.2.7", "", now.Add(2*time.Hour)))
+		cancel()
+		<-ended // it tells a last time
+		for range 3 {
+			h.read(1) // as often as it may have missed something
+		}
+		if got, want := text(other.List()), "bob 192.0.2.7 no TLS 4, anna 192.0.2.7 TLS 1.0 4"; got != want {
+			t.Errorf("after messages were lost: got %s, want %s", got, want)
+		}
+		clear(h.shelf)
+		for f := range h.all[1] { // Redis was emptied
+			h.shelf[f.Key] = f
+		}
+		young := New("", Options{Cluster: h.join()})
+		h.read(2)
+		if got, want := text(young.List()), text(other.List()); got != want {
+			t.Errorf("a new node: got %s, want %s", got, want)
+		}
+		for _, bad := range []string{"", "{}", `{"user":"x"}`, `{"user":"x","network":"192.0.2.1/32","count":-1}`, "\xff"} {
+			h.hears[1]([]byte(bad))
+			h.take[1](cluster.Fact{Value: []byte(bad)})
+		}
 		if got := len(other.List()); got != 2 {
-			t.Errorf("what no node says: got %d", got)
+			t.Errorf("what no node says: got %d uses", got)
 		}
 	})
 }
 
 func TestMany(t *testing.T) {
-	k := New(t.TempDir(), Options{Share: func([]Use) bool { return true }})
+	k := New(t.TempDir(), Options{Cluster: (&hub{shelf: map[uint64]cluster.Fact{}}).join()})
 	var all sync.WaitGroup
 	for i := range 4 {
 		all.Go(func() {
