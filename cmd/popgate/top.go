@@ -98,15 +98,11 @@ func topOnce(ctx context.Context, client *admin.Client, view *topView, screen *s
 		return err
 	}
 	view.watch.add(second)
-	view.now, view.width = second.Time, topOnceWidth
+	view.now, view.width = time.Now(), topOnceWidth
 	if screen != nil {
 		view.width, _ = screen.size()
 	}
-	var text strings.Builder
-	for _, l := range view.page() {
-		text.WriteString(l.render(view.width, false) + "\n")
-	}
-	_, err = io.WriteString(w, text.String())
+	_, err = io.WriteString(w, strings.Join(paper(view.page(), view.width, false, view.ascii), "\n")+"\n")
 	return err
 }
 
@@ -222,5 +218,5 @@ func (t *topLoop) draw() error {
 	v := t.view
 	v.width, v.height = t.screen.size()
 	v.now, v.keys = time.Now(), t.screen.raw()
-	return t.screen.draw(v.page(), v.width)
+	return t.screen.draw(v.page(), v.width, v.ascii)
 }

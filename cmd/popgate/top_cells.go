@@ -110,6 +110,17 @@ func (l line) render(n int, colours bool) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
+// paper makes text of lines, for terminals of n columns that may show no more than ASCII.
+func paper(lines []line, n int, colours, ascii bool) []string {
+	texts := make([]string, len(lines))
+	for i, l := range lines {
+		if texts[i] = l.render(n, colours); ascii {
+			texts[i] = strings.ReplaceAll(texts[i], "…", "~")
+		}
+	}
+	return texts
+}
+
 // spark draws numbers that are not negative as bars, the last n of them.
 func spark(values []float64, n int) string {
 	const bars = "▁▂▃▄▅▆▇█"

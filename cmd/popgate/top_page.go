@@ -37,7 +37,7 @@ func (v *topView) page() []line {
 		rows = math.MaxInt
 	}
 	var footer []line
-	if v.keys && rows >= 10 {
+	if v.keys && v.height >= 10 {
 		footer = []line{v.footer()}
 		rows--
 	}
@@ -52,10 +52,8 @@ func (v *topView) page() []line {
 		lines = append(lines, f.line)
 	}
 	lines = append(lines, layTables(tables, rows-len(lines))...)
-	if v.height > 0 {
-		for len(footer) > 0 && len(lines) < rows {
-			lines = append(lines, nil)
-		}
+	for len(footer) > 0 && len(lines) < rows {
+		lines = append(lines, nil)
 	}
 	return v.fit(append(lines, footer...))
 }
@@ -87,7 +85,11 @@ func mostImportant(facts []fact, n int) []fact {
 	return facts
 }
 
-const labelWidth = 13
+// A fact has a label, and mostly a number behind it.
+const (
+	labelWidth  = 13
+	numberWidth = 9
+)
 
 // labelled begins a line with what it is about.
 func labelled(label string) line { return line{{left(label, labelWidth), faint}} }
@@ -96,19 +98,19 @@ func (v *topView) facts() []fact {
 	s, now, minute := v.watch.last(), v.watch.now(), v.watch.minute()
 	facts := append([]fact{{0, v.title(s)}}, v.notes(s)...)
 	i := &s.Sessions
-	facts = append(facts, fact{2, labelled("sessions").add(strong, right(thousands(i.LoggedIn+i.BeforeLogin), 8)).
+	facts = append(facts, fact{2, labelled("sessions").add(strong, right(thousands(i.LoggedIn+i.BeforeLogin), numberWidth)).
 		add(unstyled, fmt.Sprintf("   %s logged in, %s before login", thousands(i.LoggedIn), thousands(i.BeforeLogin)))})
 	facts = append(facts,
 		fact{3, v.rate("accepted/s", now, now.accepted, good, func(r rates) float64 { return r.accepted })},
 		fact{4, v.rate("refused/s", now, now.refused, warning, func(r rates) float64 { return r.refused })})
 	if why := reasons(now); why != "" {
-		facts = append(facts, fact{6, labelled("").add(unstyled, strings.Repeat(" ", 11)+why)})
+		facts = append(facts, fact{6, labelled("").add(unstyled, strings.Repeat(" ", numberWidth+3)+why)})
 	}
 	p50, p95 := took(quantile(minute.took, 0.50)), took(quantile(minute.took, 0.95))
 	facts = append(facts,
-		fact{5, labelled("login time").add(strong, right(p95, 8)).add(unstyled, "   p95; p50 "+p50+within(minute))},
-		fact{7, labelled("handshakes/s").add(unstyled, right(perSecond(now.handshakes), 8)+handshakes(now))},
-		fact{8, labelled("traffic").add(unstyled, right(byteRate(now.out), 8)+"   to clients; "+byteRate(now.in)+" from them")})
+		fact{5, labelled("login time").add(strong, right(p95, numberWidth)).add(unstyled, "   p95; p50 "+p50+within(minute))},
+		fact{7, labelled("handshakes/s").add(unstyled, right(perSecond(now.handshakes), numberWidth)+handshakes(now))},
+		fact{8, labelled("traffic").add(unstyled, right(byteRate(now.out), numberWidth)+"   to clients; "+byteRate(now.in)+" from them")})
 	facts = append(facts, fact{9, labelled("listeners").add(unstyled, shares(i.Listeners, true))})
 	if len(i.Tenants) > 0 {
 		facts = append(facts, fact{10, labelled("tenants").add(unstyled, shares(i.Tenants, false))})
@@ -136,7 +138,7 @@ func (v *topView) title(s *admin.Status) line {
 		l = l.add(warning, "  paused")
 	}
 	// The clock is the gateway's, so that it stands still when nothing comes.
-	end := "up " + roughly(s.Time.Sub(s.Sessions.Started)) + "   " + s.Time.Local().Format(time.TimeOnly)
+	end := "up " + roughly(s.Time.Sub(s.Sessions.Started)) + "   " + s.Time.In(v.now.Location()).Format(time.TimeOnly)
 	if gap := v.width - l.cells() - cells(end); gap > 0 {
 		l = l.add(faint, strings.Repeat(" ", gap)+end)
 	}
@@ -172,17 +174,17 @@ func (v *topView) notes(s *admin.Status) []fact {
 // rate is a line with a rate and its course.
 func (v *topView) rate(label string, now rates, rate float64, s style, of func(rates) float64) line {
 	if now.over == 0 {
-		return labelled(label).add(faint, right("...", 8))
+		return labelled(label).add(faint, right("...", numberWidth))
 	}
 	if rate == 0 {
 		s = unstyled
 	}
-	l := labelled(label).add(s, right(perSecond(rate), 8))
+	l := labelled(label).add(s, right(perSecond(rate), numberWidth))
 	course := v.watch.course(of)
 	if len(course) < 2 || v.ascii {
 		return l
 	}
-	room := v.width - labelWidth - 8 - 3 - 12
+	room := v.width - labelWidth - numberWidth - 3 - 12
 	return l.add(unstyled, "   ").add(s, spark(course, min(room, 60))).add(faint, "  most "+perSecond(slices.Max(course)))
 }
 
@@ -205,7 +207,7 @@ func handshakes(r rates) string {
 		all = append(all, perSecond(r.failed)+" failed")
 	}
 	if r.turnedAway > 0 {
-		all = append(all, perSecond(r.turnedAway)+" connections refused before")
+		all = append(all, perSecond(r.turnedAway)+" refused before")
 	}
 	if len(all) == 0 {
 		return ""
@@ -218,7 +220,7 @@ func within(r rates) string {
 	if r.over == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" (of %.0f s)", r.over.Seconds())
+	return fmt.Sprintf("; last %.0f s", r.over.Seconds())
 }
 
 func (v *topView) footer() line {

@@ -85,16 +85,16 @@ func (s *screen) size() (width, height int) {
 	return width, height
 }
 
-// draw shows lines. It is one write over what was there, so that nothing flickers.
-func (s *screen) draw(lines []line, width int) error {
+// draw shows lines of width columns at most. It is one write over what was there, so that nothing flickers.
+func (s *screen) draw(lines []line, width int, ascii bool) error {
 	var b strings.Builder
 	b.WriteString(screenHome)
-	for i, l := range lines {
+	for i, text := range paper(lines, width, s.colours, ascii) {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(l.render(width, s.colours))
-		if l.cells() < width { // behind the last column the cursor stays on it, and it would be cleared
+		b.WriteString(text)
+		if lines[i].cells() < width { // behind the last column the cursor stays on it, and it would be cleared
 			b.WriteString(lineRest)
 		}
 	}

@@ -108,7 +108,7 @@ type column struct {
 }
 
 var serverColumns = [...]column{
-	{"STATE", 9, 0, func(s *admin.ServerStatus, _, _ serverRates) (string, style) {
+	{"STATE", 9, 30, func(s *admin.ServerStatus, _, _ serverRates) (string, style) {
 		state := serverState(admin.Server{State: s.State, Drained: s.Drained})
 		if state == "up" {
 			return state, good
@@ -204,7 +204,7 @@ func (v *topView) sorted(all []admin.ServerStatus, now, minute rates) []admin.Se
 }
 
 func (v *topView) lockoutTable(s *admin.Status) table {
-	columns := []int{9, 9, 16} // left, failures, cause
+	columns := []int{9, 9, 18} // left, failures, cause
 	if v.width < 60 {
 		columns = columns[:1]
 	}
