@@ -210,7 +210,7 @@ func (g *Gateway) start(ctx context.Context, conn net.Conn, address string) {
 	s.raw.session = s
 	s.client = auth.Client{Addr: addrPort(conn.RemoteAddr()), Local: addrPort(conn.LocalAddr()), Listener: l.Name}
 	if len(l.ProxyProtocolFrom) > 0 && !contains(l.ProxyProtocolFrom, s.client.Addr.Addr()) {
-		g.refuse(audit.ProxyHeader, &s.client)
+		g.refuse(audit.Refusal{Reason: audit.ProxyHeader}, &s.client)
 		g.sayStranger(s, "is not in proxy_protocol_from")
 		_ = conn.Close()
 		return
@@ -222,9 +222,10 @@ func (g *Gateway) start(ctx context.Context, conn net.Conn, address string) {
 }
 
 // refuse counts a connection that is turned away before it is a session.
-func (g *Gateway) refuse(reason audit.Reason, c *auth.Client) {
-	g.metrics.refused.WithLabelValues(c.Listener, string(reason)).Inc()
-	g.recorder.Refused(audit.Refusal{Reason: reason, Network: c.Network()})
+func (g *Gateway) refuse(r audit.Refusal, c *auth.Client) {
+	g.metrics.refused.WithLabelValues(c.Listener, string(r.Reason)).Inc()
+	r.Network = c.Network()
+	g.recorder.Refused(r)
 }
 
 func (g *Gateway) isClosing() bool {

@@ -110,7 +110,7 @@ func (s *session) open(ctx context.Context) (stage, bool) {
 			_ = s.raw.SetWriteDeadline(time.Now().Add(time.Second))
 			_, _ = s.raw.Write(pop3.AppendErr(nil, pop3.CodeSysTemp, textBusy))
 		}
-		return s.turnAway(outcomeOf(err).reason)
+		return s.deny(err)
 	}
 	s.visit = visit
 	s.gw.recorder.Post(s.event(audit.SessionOpened))
@@ -237,7 +237,23 @@ func (s *session) end(err error) (stage, bool) {
 
 // turnAway ends a connection that has not become a session.
 func (s *session) turnAway(reason audit.Reason) (stage, bool) {
-	s.gw.refuse(reason, &s.client)
+	return s.leave(audit.Refusal{Reason: reason})
+}
+
+// deny ends a connection that the gate does not let in, and leaves on record what it was that refused it.
+func (s *session) deny(cause error) (stage, bool) {
+	r := audit.Refusal{Reason: outcomeOf(cause).reason}
+	if limited, ok := errors.AsType[*policy.LimitError](cause); ok {
+		r.Limit = limited.What.String()
+	}
+	if barred, ok := errors.AsType[*policy.AccessError](cause); ok {
+		r.Rule = barred.Rule
+	}
+	return s.leave(r)
+}
+
+func (s *session) leave(r audit.Refusal) (stage, bool) {
+	s.gw.refuse(r, &s.client)
 	_ = s.raw.Close()
 	s.gw.live.remove(s)
 	return nil, false
