@@ -76,8 +76,9 @@ type batch struct {
 // entry is one decision or message; its bytes in the blob end at end.
 type entry struct {
 	end   int
-	order *order // who waits for the answer, or nil
-	lump  *lump  // what was paid for, or nil
+	order *order  // who waits for the answer, or nil
+	lump  *lump   // what is paid for, or nil
+	out   float64 // for how many microseconds it is then paid for, by the answer
 }
 
 func (b *batch) reset() {

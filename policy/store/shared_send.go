@@ -244,9 +244,7 @@ func (e *entry) read(asks []byte, reply string) (rest string, verdict int, err e
 		if e.order != nil {
 			e.order.out = append(e.order.out, out)
 		}
-		if e.lump != nil {
-			e.lump.out = out
-		}
+		e.out = out
 	}
 	return reply, granted, nil
 }
@@ -255,7 +253,7 @@ func (e *entry) read(asks []byte, reply string) (rest string, verdict int, err e
 // because it cannot say.
 func (s *Shared) close(e *entry, asks []byte, verdict int) {
 	if e.lump != nil {
-		s.lumps.paid(e.lump, s.memory.now())
+		s.lumps.paid(e.lump, e.out, s.memory.now())
 		return
 	}
 	if e.order == nil {

@@ -20,7 +20,6 @@ type lump struct {
 	left  int64   // turns paid for and not spent; below 0 they are owed
 	asked int64   // turns being paid for
 	full  float64 // microseconds of turns that may be out
-	out   float64 // those that are out, by the answer
 	due   int64   // when what is paid for has come back but for the burst
 	used  int64
 }
@@ -53,13 +52,13 @@ func (l *lumps) spend(q *queue, a *Ask, n, now int64) time.Duration {
 	return time.Duration(max(p.due-now, 0))
 }
 
-// paid says that p's turns are paid for.
-func (l *lumps) paid(p *lump, now int64) {
+// paid says that p's turns are paid for, all that are out being so for so many microseconds.
+func (l *lumps) paid(p *lump, out float64, now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p.left += p.asked
 	p.asked = 0
-	p.due = now + int64(max(p.out-p.full, 0)*1000)
+	p.due = now + int64(max(out-p.full, 0)*1000)
 }
 
 // sweep forgets what is not in use any more.

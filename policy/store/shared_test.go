@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/popgate/popgate/auth/peers"
 	"github.com/popgate/popgate/policy/cluster"
 )
@@ -90,6 +92,7 @@ func shareConfig(address string) cluster.ShareConfig {
 type node struct {
 	*Shared
 	log  *logBuffer
+	reg  *prometheus.Registry
 	stop func()
 }
 
@@ -112,8 +115,9 @@ func (b *logBuffer) count(text string) int {
 
 func runNode(t testing.TB, c cluster.ShareConfig) *node {
 	t.Helper()
-	n := &node{log: new(logBuffer)}
-	n.Shared = NewShared(NewMemory(1<<16), dial(t, c.Redis), c, SharedOptions{Node: "n", Log: slog.New(slog.NewTextHandler(n.log, nil))})
+	n := &node{log: new(logBuffer), reg: prometheus.NewRegistry()}
+	o := SharedOptions{Node: "n", Log: slog.New(slog.NewTextHandler(n.log, nil)), Metrics: n.reg}
+	n.Shared = NewShared(NewMemory(1<<16), dial(t, c.Redis), c, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -126,6 +130,29 @@ func runNode(t testing.TB, c cluster.ShareConfig) *node {
 	})
 	t.Cleanup(n.stop)
 	return n
+}
+
+// calls is how often Redis was asked.
+func (n *node) calls(t testing.TB) uint64 {
+	t.Helper()
+	families, err := n.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "popgate_cluster_round_trip_seconds" {
+			return f.GetMetric()[0].GetHistogram().GetSampleCount()
+		}
+	}
+	t.Fatal("no round trips are measured")
+	return 0
+}
+
+// lumped is how many rates are paid for in lumps.
+func (n *node) lumped() int {
+	n.lumps.mu.Lock()
+	defer n.lumps.mu.Unlock()
+	return len(n.lumps.m)
 }
 
 func (n *node) together(t testing.TB) {
