@@ -18,11 +18,12 @@ import (
 // mail does without.
 type entry struct {
 	who     limit.Subject
-	verdict access.Verdict // of a rule that only logs, or that has refused
+	origin  access.Verdict // of a rule that only logs where the client comes from
+	verdict access.Verdict // the same, or of a rule that logs or has refused the login
 
 	// Of the login in flight:
 	query   *auth.Query // until Hold
-	name    string      // as it was typed, for lists
+	name    string      // as lists have it, where the client comes by the legacy lane
 	try     lockout.Try
 	wait    time.Duration // what the failures before cost
 	asked   *wforce.Login
@@ -47,7 +48,7 @@ func (e *entry) abandon(g *Gate) {
 	g.give(e.failing)
 	g.give(e.earned)
 	e.who.Route = nil
-	e.query, e.wait, e.entered, e.barred = nil, 0, false, access.Verdict{}
+	e.query, e.name, e.wait, e.entered, e.barred = nil, "", 0, false, access.Verdict{}
 	e.failing, e.earned = e.failing[:0], e.earned[:0]
 }
 
@@ -66,7 +67,8 @@ func (e *entry) knock(v *Visit) bool {
 func (e *entry) accept(ctx context.Context, g *Gate) error {
 	e.try.Succeeded()
 	g.give(e.failing)
-	e.failing = e.failing[:0]
+	g.give(e.earned)
+	e.failing, e.earned = e.failing[:0], e.earned[:0]
 	if e.barred.Action == access.Deny {
 		e.verdict = e.barred
 		return &AccessError{Verdict: e.barred, Told: true}

@@ -1,11 +1,43 @@
 package policy
 
-// Held is what the gate counts that a visit has to give back.
-func (k *Keeper) Held() (sessions, networks, users int) {
-	return int(k.sessions.Load()), k.networks.Len(), k.users.Len()
+import (
+	"github.com/popgate/popgate/policy/limit"
+	"github.com/popgate/popgate/policy/store"
+)
+
+func (k *Keeper) memory() *store.Memory { return k.state.(*store.Memory) }
+
+// Held is what limits count that visits have to give back: the places of all and of listeners, the client networks and the users or
+// tenants that have any, and how many places there are of each of these.
+func (k *Keeper) Held() (fixed, networks, users, places int) {
+	for key, n := range k.memory().Places() {
+		places += int(n)
+		switch store.Class(key >> 62) {
+		case store.Fixed:
+			fixed += int(n)
+		case store.Users:
+			users++
+		default:
+			networks++
+		}
+	}
+	return fixed, networks, users, places
 }
 
-// Paid is how many networks and users have turns of a rate out.
-func (k *Keeper) Paid() (failures, logins int) {
-	return k.failures.Len(k.now()), k.logins.Len(k.now())
+// Turns is how many keys have turns out.
+func (k *Keeper) Turns() int {
+	_, rates := k.memory().Len()
+	return rates
 }
+
+// Asks is how many turns and places a visit holds or has taken for the login in flight.
+func (v *Visit) Asks() int {
+	n := len(v.held) + len(v.shaking)
+	if v.entry != nil {
+		n += len(v.entry.failing) + len(v.entry.earned)
+	}
+	return n
+}
+
+// Any says whether the gate asks anything of the limits at a moment.
+func (g *Gate) Any(m limit.Moment) bool { return g.limits.Any(m) }

@@ -30,13 +30,13 @@ func (g *Gate) Admit(ctx context.Context, c *auth.Client) (*Visit, error) {
 		return nil, &AccessError{Verdict: verdict}
 	}
 	e := entries.Get().(*entry)
-	e.who, e.verdict = limit.Subject{Client: c, Exempt: g.limits.Exempt(c.Addr.Addr())}, verdict
+	e.who, e.origin, e.verdict = limit.Subject{Client: c, Exempt: g.limits.Exempt(c.Addr.Addr())}, verdict, verdict
 	asks := g.asks(e.earned, limit.Admission, e)
+	e.earned = asks[:0]
 	if err := g.take(ctx, asks); err != nil {
 		e.release()
 		return nil, err
 	}
-	e.earned = asks[:0]
 	held := places(asks)
 	v := &Visit{gate: g, client: c, entry: e, held: make([]store.Ask, len(held), len(held)+morePlaces)}
 	copy(v.held, held)

@@ -1,81 +1,58 @@
 package policy_test
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy"
-	"github.com/popgate/popgate/policy/limit"
+	"github.com/popgate/popgate/policy/lockout"
 )
-
-func client(addr string) *auth.Client {
-	return &auth.Client{Addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 40000), Listener: "pop3s"}
-}
-
-func admit(t *testing.T, r *policy.Gate, addr string) *policy.Visit {
-	t.Helper()
-	v, err := r.Admit(t.Context(), client(addr))
-	if err != nil {
-		t.Fatalf("admit %s: %v", addr, err)
-	}
-	t.Cleanup(v.Close)
-	return v
-}
-
-// wantHeld is the check that nothing is left behind.
-func wantHeld(t *testing.T, g *policy.Keeper, sessions, networks, users int) {
-	t.Helper()
-	s, n, u := g.Held()
-	if s != sessions || n != networks || u != users {
-		t.Errorf("counted: got %d sessions, %d networks, %d users, want %d, %d, %d", s, n, u, sessions, networks, users)
-	}
-}
 
 func TestAdmit(t *testing.T) {
 	type arrival struct {
 		addr string
-		want error
+		want string // the limit that refuses it
 	}
 	tests := []struct {
 		name     string
 		config   policy.Config
 		arrivals []arrival
+		places   int // that the first holds
 	}{
-		{"all off", policy.Config{}, []arrival{{"192.0.2.1", nil}, {"192.0.2.1", nil}, {"192.0.2.1", nil}}},
+		{"all off", policy.Config{}, []arrival{{"192.0.2.1", ""}, {"192.0.2.1", ""}, {"192.0.2.1", ""}}, 0},
 		{"sessions", policy.Config{Sessions: 2},
-			[]arrival{{"192.0.2.1", nil}, {"192.0.2.2", nil}, {"192.0.2.3", policy.ErrSessions}}},
+			[]arrival{{"192.0.2.1", ""}, {"192.0.2.2", ""}, {"192.0.2.3", "all.sessions"}}, 1},
 		{"sessions_per_ip", policy.Config{SessionsPerIP: 2}, []arrival{
-			{"192.0.2.1", nil}, {"192.0.2.1", nil}, {"192.0.2.1", policy.ErrSessionsPerIP}, {"192.0.2.2", nil},
-		}},
+			{"192.0.2.1", ""}, {"192.0.2.1", ""}, {"192.0.2.1", "per_ip.sessions"}, {"192.0.2.2", ""},
+		}, 1},
 		{"IPv6 by /64", policy.Config{SessionsPerIP: 1}, []arrival{
-			{"2001:db8::1", nil}, {"2001:db8::ffff:1:2:3", policy.ErrSessionsPerIP}, {"2001:db8:0:1::1", nil},
-		}},
+			{"2001:db8::1", ""}, {"2001:db8::ffff:1:2:3", "per_ip.sessions"}, {"2001:db8:0:1::1", ""},
+		}, 1},
 		{"IPv4 in IPv6 form is IPv4", policy.Config{SessionsPerIP: 1}, []arrival{
-			{"192.0.2.1", nil}, {"::ffff:192.0.2.1", policy.ErrSessionsPerIP}, {"::ffff:192.0.2.2", nil},
-		}},
+			{"192.0.2.1", ""}, {"::ffff:192.0.2.1", "per_ip.sessions"}, {"::ffff:192.0.2.2", ""},
+		}, 1},
 		{"a zone is no other network", policy.Config{SessionsPerIP: 1}, []arrival{
-			{"fe80::1%eth0", nil}, {"fe80::2%eth1", policy.ErrSessionsPerIP},
-		}},
+			{"fe80::1%eth0", ""}, {"fe80::2%eth1", "per_ip.sessions"},
+		}, 1},
 		{"exempt", policy.Config{Sessions: 1, SessionsPerIP: 1, Exempt: prefixes("192.0.2.0/24", "2001:db8::/32")}, []arrival{
-			{"192.0.2.1", nil}, {"192.0.2.1", nil}, {"::ffff:192.0.2.1", nil}, {"2001:db8::1", nil}, {"2001:db8::1", nil},
-			{"198.51.100.1", policy.ErrSessions}, // for the exempt are counted
-		}},
+			{"192.0.2.1", ""}, {"192.0.2.1", ""}, {"::ffff:192.0.2.1", ""}, {"2001:db8::1", ""}, {"2001:db8::1", ""},
+			{"198.51.100.1", "all.sessions"}, // for the exempt are counted
+		}, 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			g := policy.New()
-			r := g.Prepare(tt.config)
+			k, g := limited(t, tt.config)
 			var visits []*policy.Visit
 			for i, a := range tt.arrivals {
-				v, err := r.Admit(t.Context(), client(a.addr))
-				if !errors.Is(err, a.want) || (err == nil) != (v != nil) {
-					t.Fatalf("arrival %d, %s: got %v, %v, want %v", i, a.addr, v, err, a.want)
+				v, err := g.Admit(t.Context(), client(a.addr))
+				if (err == nil) != (v != nil) {
+					t.Fatalf("arrival %d, %s: got %v, %v", i, a.addr, v, err)
 				}
+				wantLimit(t, err, a.want)
 				if v != nil {
 					visits = append(visits, v)
 				}
@@ -84,78 +61,81 @@ func TestAdmit(t *testing.T) {
 				v.Close()
 				v.Close() // once more gives back nothing more
 			}
-			wantHeld(t, g, 0, 0, 0)
-			admit(t, r, tt.arrivals[0].addr)
-			wantHeld(t, g, 1, 1, 0)
+			wantHeld(t, k, 0, 0, 0)
+			admit(t, g, tt.arrivals[0].addr)
+			if _, _, _, n := k.Held(); n != tt.places {
+				t.Errorf("one more client: got %d places held, want %d", n, tt.places)
+			}
 		})
 	}
 }
 
 // TestAdmitRefusedLeavesNothing: the session counted in all must not stay when the network is full.
 func TestAdmitRefusedLeavesNothing(t *testing.T) {
-	g := policy.New()
-	r := g.Prepare(policy.Config{Sessions: 2, SessionsPerIP: 1})
-	admit(t, r, "192.0.2.1")
+	k, g := limited(t, policy.Config{Sessions: 2, SessionsPerIP: 1})
+	admit(t, g, "192.0.2.1")
 	for range 10 {
-		if _, err := r.Admit(t.Context(), client("192.0.2.1")); !errors.Is(err, policy.ErrSessionsPerIP) {
-			t.Fatalf("got %v, want %v", err, policy.ErrSessionsPerIP)
-		}
+		_, err := g.Admit(t.Context(), client("192.0.2.1"))
+		wantLimit(t, err, "per_ip.sessions")
 	}
-	wantHeld(t, g, 1, 1, 0)
-	admit(t, r, "192.0.2.2")
+	wantHeld(t, k, 1, 1, 0)
+	admit(t, g, "192.0.2.2")
 }
 
 // TestReload: counts go on under new rules, and a visit ends by the rules it began with.
 func TestReload(t *testing.T) {
-	g := policy.New()
-	before := g.Prepare(policy.Config{})
+	k, before := limited(t, policy.Config{Sessions: 100, SessionsPerIP: 100})
 	old := admit(t, before, "192.0.2.1")
-	after := g.Prepare(policy.Config{SessionsPerIP: 1, LoginsPerIP: limit.Rate{Count: 1, Per: time.Hour}})
-	if _, err := after.Admit(t.Context(), client("192.0.2.1")); !errors.Is(err, policy.ErrSessionsPerIP) {
-		t.Errorf("under the new rules: got %v, want %v", err, policy.ErrSessionsPerIP)
-	}
+	after := gateOf(t, k, policy.Parts{Limits: policy.Config{SessionsPerIP: 1, LoginsPerIP: per(1, time.Hour)}})
+	_, err := after.Admit(t.Context(), client("192.0.2.1"))
+	wantLimit(t, err, "per_ip.sessions")
 	for range 3 {
-		login(t, old, "anna", policy.Refused, nil)
+		login(t, old, "anna", policy.Refused, "")
 	}
 	old.Close()
-	wantHeld(t, g, 0, 0, 0)
+	wantHeld(t, k, 0, 0, 0)
 	v := admit(t, after, "192.0.2.1")
-	login(t, v, "anna", policy.Refused, nil)
-	if err := v.Attempt(t.Context(), nil); !errors.Is(err, policy.ErrLoginsPerIP) {
-		t.Errorf("the second failure under the new rules: got %v, want %v", err, policy.ErrLoginsPerIP)
-	}
+	login(t, v, "anna", policy.Refused, "")
+	wantLimit(t, v.Attempt(t.Context(), query("anna", "x")), "per_ip.failures")
 }
 
 // TestTogether is many clients at once, for the race detector and for the bounds.
 func TestTogether(t *testing.T) {
 	const most, perIP = 20, 3
-	g := policy.New()
-	r := g.Prepare(policy.Config{
-		Sessions: most, SessionsPerIP: perIP, SessionsPerUser: 2,
-		LoginsPerIP: limit.Rate{Count: 50, Per: time.Hour}, LoginsPerUser: limit.Rate{Count: 100, Per: time.Hour},
-	})
+	k := policy.New(policy.Options{})
+	g := gateOf(t, k, policy.Parts{Lockout: lockout.DefaultConfig(), Limits: policy.Config{
+		Sessions: most, SessionsPerIP: perIP, SessionsPerUser: 2, LoginsPerIP: per(50, time.Hour), LoginsPerUser: per(100, time.Hour),
+	}})
 	addrs := []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8:1::1"}
+	var in atomic.Int64
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
 			for j := range 200 {
-				v, err := r.Admit(t.Context(), client(addrs[(i+j)%len(addrs)]))
+				v, err := g.Admit(t.Context(), client(addrs[(i+j)%len(addrs)]))
 				if err != nil {
 					continue
 				}
-				if s, n, u := g.Held(); s > most || n > len(addrs) || u > 4 {
+				if s, n, u, _ := k.Held(); s > most || n > len(addrs) || u > 4 {
 					t.Errorf("counted: %d sessions, %d networks, %d users", s, n, u)
 				}
-				if v.Attempt(t.Context(), nil) == nil {
-					_ = v.Enter(t.Context(), &auth.Route{Backend: "old", Account: string(rune('a' + j%4))})
-					_ = v.Done(t.Context(), policy.Outcome(j%3))
+				user := string(rune('a' + j%4))
+				if v.Attempt(t.Context(), query(user, user)) == nil && v.Enter(t.Context(), route(user)) == nil {
+					o := policy.Outcome(j % 3)
+					if v.Done(t.Context(), o) == nil && o == policy.Accepted && j%2 == 0 {
+						in.Add(1)
+						v.Settle()
+					}
 				}
 				v.Close()
 			}
 		})
 	}
 	wg.Wait()
-	wantHeld(t, g, 0, 0, 0)
+	if in.Load() == 0 {
+		t.Error("nobody ever came in")
+	}
+	wantHeld(t, k, 0, 0, 0)
 }
 
 func TestValidate(t *testing.T) {
@@ -188,12 +168,4 @@ func TestValidate(t *testing.T) {
 	c := policy.DefaultConfig()
 	c.Sessions, c.SessionsPerIP, c.SessionsPerUser, c.Exempt = 1, 1, 1, prefixes("0.0.0.0/0", "::/0")
 	c.Validate(func(key, problem string) { t.Errorf("a possible config: %s %s", key, problem) })
-}
-
-func prefixes(texts ...string) []netip.Prefix {
-	var ps []netip.Prefix
-	for _, s := range texts {
-		ps = append(ps, netip.MustParsePrefix(s))
-	}
-	return ps
 }

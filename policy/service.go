@@ -51,14 +51,19 @@ func (s service) Reset(_ context.Context, addr netip.Addr, login string) error {
 	if !addr.IsValid() && login == "" {
 		return errResetNothing
 	}
-	k, user := s.keeper.lockout, userKey(login)
+	k := s.keeper.lockout
+	user := k.User(userKey(login))
+	who := "#" + user.String() // as a key, lest a name that looks like one, or is none, means somebody else
 	if addr.IsValid() {
-		_, err := k.Remove(auth.Network(addr), user)
+		if login == "" {
+			who = ""
+		}
+		_, err := k.Remove(auth.Network(addr), who)
 		return err
 	}
 	for _, l := range k.List() {
-		if l.User == k.User(user) {
-			if _, err := k.Remove(l.Network, user); err != nil {
+		if l.User == user {
+			if _, err := k.Remove(l.Network, who); err != nil {
 				return err
 			}
 		}
@@ -74,7 +79,8 @@ func (s service) attempt(q *wforce.Question) (lockout.Try, lockout.Verdict) {
 	user := userKey(q.Login)
 	login := lockout.Login{Network: k.Network(auth.Network(q.Addr)), User: k.User(user), Name: user}
 	if q.PasswordHash != "" {
-		login.Secret = k.Secret([]byte(q.PasswordHash))
+		// Of one user. The few digits that two users have in common say nothing about their passwords.
+		login.Secret = k.Secret([]byte(user + "\x00" + q.PasswordHash))
 	}
 	return g.lockout.Attempt(login)
 }

@@ -43,6 +43,7 @@ func (v *Visit) Handshake(ctx context.Context) error {
 	if v.entry == nil || !v.gate.limits.Any(limit.Handshake) {
 		return nil
 	}
+	v.Handshaken()
 	asks := v.gate.asks(nil, limit.Handshake, v.entry)
 	if err := v.gate.take(ctx, asks); err != nil {
 		return err
@@ -62,7 +63,10 @@ func (v *Visit) Handshaken() {
 func (v *Visit) Attempt(ctx context.Context, q *auth.Query) error {
 	e, g := v.entry, v.gate
 	e.abandon(g)
-	e.query, e.name = q, q.Name.Full()
+	e.query, e.verdict = q, e.origin
+	if access.Legacy(v.client.TLS) {
+		e.name = q.Name.Full()
+	}
 	if !e.who.Exempt && !e.knock(v) {
 		return ErrLockedOut
 	}
@@ -115,7 +119,7 @@ func (v *Visit) Enter(ctx context.Context, to *auth.Route) error {
 	e, g := v.entry, v.gate
 	e.who.Route = to
 	verdict := g.access.User(ctx, v.client, to, time.Now())
-	e.barred = access.Verdict{}
+	e.verdict, e.barred = e.origin, access.Verdict{}
 	switch {
 	case verdict.Action == access.Deny && !verdict.Reason.Origin():
 		e.barred = verdict // for who has the right password

@@ -1,105 +1,70 @@
 package policy_test
 
 import (
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"pgregory.net/rapid"
 
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/limit"
 )
 
-func route(user string) *auth.Route {
-	return &auth.Route{Backend: "old", Account: user}
-}
-
-// login is one round that Attempt and Enter let pass.
-func login(t *testing.T, v *policy.Visit, user string, o policy.Outcome, want error) {
-	t.Helper()
-	if err := v.Attempt(t.Context(), &auth.Credentials{Mechanism: auth.User}); err != nil {
-		t.Fatalf("attempt of %s: %v", user, err)
-	}
-	if err := v.Enter(t.Context(), route(user)); err != nil {
-		t.Fatalf("enter %s: %v", user, err)
-	}
-	if err := v.Done(t.Context(), o); !errors.Is(err, want) {
-		t.Fatalf("done with %s: got %v, want %v", user, err, want)
-	}
-}
-
 func TestLoginsPerIP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := policy.New()
-		r := g.Prepare(policy.Config{LoginsPerIP: limit.Rate{Count: 3, Per: time.Minute}})
-		v := admit(t, r, "2001:db8::1")
+		k, g := limited(t, policy.Config{LoginsPerIP: per(3, time.Minute)})
+		v := admit(t, g, "2001:db8::1")
 		for range 10 { // right ones and undecided ones cost nothing
-			login(t, v, "anna", policy.Accepted, nil)
-			login(t, v, "anna", policy.Undecided, nil)
+			login(t, v, "anna", policy.Accepted, "")
+			login(t, v, "anna", policy.Undecided, "")
+			login(t, v, "anna", policy.Barred, "")
 		}
-		for range 3 {
-			login(t, v, "anna", policy.Refused, nil)
-		}
+		login(t, v, "anna", policy.Refused, "")
+		login(t, v, "nobody", policy.Unknown, "")
+		login(t, v, "anna", policy.Refused, "")
 		for _, addr := range []string{"2001:db8::1", "2001:db8::2"} {
-			if err := admit(t, r, addr).Attempt(t.Context(), nil); !errors.Is(err, policy.ErrLoginsPerIP) {
-				t.Errorf("the fourth, from %s: got %v, want %v", addr, err, policy.ErrLoginsPerIP)
-			}
+			wantLimit(t, admit(t, g, addr).Attempt(t.Context(), query("anna", "x")), "per_ip.failures")
 		}
-		login(t, admit(t, r, "2001:db8:0:1::1"), "anna", policy.Refused, nil)
+		login(t, admit(t, g, "2001:db8:0:1::1"), "anna", policy.Refused, "")
 		<-time.After(20 * time.Second)
-		login(t, v, "anna", policy.Refused, nil)
-		if err := v.Attempt(t.Context(), nil); !errors.Is(err, policy.ErrLoginsPerIP) {
-			t.Errorf("right after the one that came back: got %v, want %v", err, policy.ErrLoginsPerIP)
-		}
+		login(t, v, "anna", policy.Refused, "") // with the turn that came back
+		wantLimit(t, v.Attempt(t.Context(), query("anna", "x")), "per_ip.failures")
 		v.Close()
-		if err := admit(t, r, "2001:db8::1").Attempt(t.Context(), nil); !errors.Is(err, policy.ErrLoginsPerIP) {
-			t.Errorf("by another connection: got %v, want %v: closing forgives no failure", err, policy.ErrLoginsPerIP)
-		}
+		// Closing forgives no failure.
+		wantLimit(t, admit(t, g, "2001:db8::1").Attempt(t.Context(), query("anna", "x")), "per_ip.failures")
 		<-time.After(time.Minute)
-		if f, _ := g.Paid(); f != 0 {
-			t.Errorf("a minute later: got %d networks with failures, want 0", f)
+		if n := k.Turns(); n != 0 {
+			t.Errorf("a minute later: got %d networks with failures, want 0", n)
 		}
 	})
 }
 
 // TestLoginsPerIPInFlight: guesses sent side by side are counted before any of them is answered.
 func TestLoginsPerIPInFlight(t *testing.T) {
-	r := policy.New().Prepare(policy.Config{LoginsPerIP: limit.Rate{Count: 2, Per: time.Hour}})
-	first, second, third := admit(t, r, "192.0.2.1"), admit(t, r, "192.0.2.1"), admit(t, r, "192.0.2.1")
-	for i, want := range []error{nil, nil, policy.ErrLoginsPerIP} {
-		if err := []*policy.Visit{first, second, third}[i].Attempt(t.Context(), nil); !errors.Is(err, want) {
-			t.Errorf("attempt %d: got %v, want %v", i+1, err, want)
-		}
+	_, g := limited(t, policy.Config{LoginsPerIP: per(2, time.Hour)})
+	first, second, third := admit(t, g, "192.0.2.1"), admit(t, g, "192.0.2.1"), admit(t, g, "192.0.2.1")
+	for i, want := range []string{"", "", "per_ip.failures"} {
+		wantLimit(t, []*policy.Visit{first, second, third}[i].Attempt(t.Context(), query("anna", "x")), want)
 	}
 	first.Close() // its client went away before the answer
-	if err := third.Attempt(t.Context(), nil); err != nil {
-		t.Errorf("after one left: got %v, want its turn", err)
-	}
-	if err := third.Attempt(t.Context(), nil); err != nil {
-		t.Errorf("a new attempt ends the one before: got %v, want its turn", err)
-	}
+	wantLimit(t, third.Attempt(t.Context(), query("anna", "x")), "")
+	wantLimit(t, third.Attempt(t.Context(), query("anna", "x")), "") // a new attempt ends the one before
 }
 
 func TestSessionsPerUser(t *testing.T) {
-	g := policy.New()
-	r := g.Prepare(policy.Config{SessionsPerUser: 2})
-	first := admit(t, r, "192.0.2.1")
-	login(t, first, "anna", policy.Accepted, nil)
-	login(t, admit(t, r, "192.0.2.2"), "anna", policy.Accepted, nil)
-	third := admit(t, r, "192.0.2.3")
-	login(t, third, "anna", policy.Refused, nil) // a wrong password is not told that she is there
-	login(t, third, "anna", policy.Accepted, policy.ErrSessionsPerUser)
-	login(t, third, "berta", policy.Accepted, nil)
-	wantHeld(t, g, 3, 3, 2)
+	k, g := limited(t, policy.Config{Sessions: 100, SessionsPerIP: 100, SessionsPerUser: 2})
+	first := admit(t, g, "192.0.2.1")
+	login(t, first, "anna", policy.Accepted, "")
+	login(t, admit(t, g, "192.0.2.2"), "anna", policy.Accepted, "")
+	third := admit(t, g, "192.0.2.3")
+	login(t, third, "anna", policy.Refused, "") // a wrong password is not told that she is there
+	login(t, third, "anna", policy.Accepted, "per_user.sessions")
+	login(t, third, "berta", policy.Accepted, "")
+	wantHeld(t, k, 3, 3, 2)
 	first.Close()
-	login(t, third, "anna", policy.Accepted, nil)
-	other := admit(t, r, "192.0.2.4")
-	if err := other.Enter(t.Context(), &auth.Route{Backend: "new", Account: "anna"}); err != nil {
-		t.Fatal(err)
-	}
+	login(t, third, "anna", policy.Accepted, "")
+	other := admit(t, g, "192.0.2.4")
+	enter(t, other, query("anna", "secret"), &auth.Route{Backend: "new", Account: "anna@example.org"})
 	if err := other.Done(t.Context(), policy.Accepted); err != nil {
 		t.Errorf("the anna of another backend: got %v, want her in", err)
 	}
@@ -107,188 +72,132 @@ func TestSessionsPerUser(t *testing.T) {
 
 // TestStrangersHoldNoPlaces: logins in flight under a user's name, with whatever password, keep the user out of nothing.
 func TestStrangersHoldNoPlaces(t *testing.T) {
-	g := policy.New()
-	r := g.Prepare(policy.Config{SessionsPerUser: 1, LoginsPerUser: limit.Rate{Count: 1, Per: time.Hour}})
+	k, g := limited(t, policy.Config{
+		Sessions: 100, SessionsPerIP: 100, SessionsPerUser: 1, LoginsPerUser: per(1, time.Hour),
+		User: limit.UserLimits{LoginDelay: limit.Delay(time.Hour)},
+	})
 	for range 20 {
-		v := admit(t, r, "192.0.2.66")
-		login(t, v, "anna", policy.Refused, nil)
-		if err := errors.Join(v.Attempt(t.Context(), nil), v.Enter(t.Context(), route("anna"))); err != nil {
-			t.Fatal(err)
-		}
+		v := admit(t, g, "192.0.2.66")
+		login(t, v, "anna", policy.Refused, "")
+		enter(t, v, query("anna", "guess"), route("anna"))
 	}
-	wantHeld(t, g, 20, 1, 0)
-	login(t, admit(t, r, "192.0.2.1"), "anna", policy.Accepted, nil)
+	wantHeld(t, k, 20, 1, 0)
+	if n := k.Turns(); n != 0 {
+		t.Errorf("got turns of %d keys out, want none", n)
+	}
+	login(t, admit(t, g, "192.0.2.1"), "anna", policy.Accepted, "")
 }
 
 func TestLoginsPerUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := policy.New()
-		r := g.Prepare(policy.Config{SessionsPerUser: 1, LoginsPerUser: limit.Rate{Count: 2, Per: time.Minute}})
-		for i, want := range []error{nil, nil, policy.ErrLoginsPerUser, policy.ErrLoginsPerUser} {
-			v := admit(t, r, "192.0.2.1")
+		k, g := limited(t, policy.Config{Sessions: 100, SessionsPerIP: 100, SessionsPerUser: 1, LoginsPerUser: per(2, time.Minute)})
+		for _, want := range []string{"", "", "per_user.logins", "per_user.logins"} {
+			v := admit(t, g, "192.0.2.1")
 			login(t, v, "anna", policy.Accepted, want)
-			if want != nil {
-				wantHeld(t, g, 1, 1, 0)
+			if want == "" {
+				v.Settle()
+			} else {
+				wantHeld(t, k, 1, 1, 0)
 			}
 			v.Close()
-			if t.Failed() {
-				t.Fatalf("login %d", i+1)
-			}
 		}
-		v := admit(t, r, "192.0.2.1")
-		login(t, v, "berta", policy.Accepted, nil)
+		v := admit(t, g, "192.0.2.1")
+		login(t, v, "berta", policy.Accepted, "")
+		v.Settle()
 		v.Close()
 		<-time.After(30 * time.Second)
-		v = admit(t, r, "192.0.2.1")
-		login(t, v, "anna", policy.Accepted, nil)
+		v = admit(t, g, "192.0.2.1")
+		login(t, v, "anna", policy.Accepted, "")
 		// Its record could not be written, so it is taken back: nothing of it may count.
 		if err := v.Done(t.Context(), policy.Undecided); err != nil {
 			t.Fatal(err)
 		}
-		wantHeld(t, g, 1, 1, 0)
-		login(t, v, "anna", policy.Accepted, nil)
+		wantHeld(t, k, 1, 1, 0)
+		login(t, v, "anna", policy.Accepted, "")
+		v.Settle()
+		wantHeld(t, k, 1, 1, 1)
+		v.Close()
+		wantHeld(t, k, 0, 0, 0)
+		login(t, admit(t, g, "192.0.2.1"), "anna", policy.Accepted, "per_user.logins")
 	})
 }
 
-// TestExemptLogins: an exempt network passes every limit of a login, and is counted in those of the user.
+// TestLoginDelay: the time between two logins of a user begins with one that was accepted, and the longest is announced.
+func TestLoginDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := limit.DefaultOverride()
+		o.Tenants, o.User.LoginDelay = []string{"slow"}, limit.Delay(5*time.Minute)
+		_, g := limited(t, policy.Config{
+			User: limit.UserLimits{LoginDelay: limit.Delay(time.Minute)}, Overrides: []limit.Override{o},
+		})
+		if got := g.MaxLoginDelay(); got != 5*time.Minute {
+			t.Errorf("got the longest delay %v, want 5m", got)
+		}
+		in := func(to *auth.Route, o policy.Outcome, want string) {
+			t.Helper()
+			v := admit(t, g, "192.0.2.1")
+			enter(t, v, query("anna", "secret"), to)
+			wantLimit(t, v.Done(t.Context(), o), want)
+			if o == policy.Accepted && want == "" {
+				v.Settle()
+			}
+			v.Close()
+		}
+		quick, slow := route("anna"), routeOf("berta", "slow")
+		in(quick, policy.Accepted, "")
+		in(slow, policy.Accepted, "")
+		in(quick, policy.Refused, "") // told to nobody without the right password
+		in(quick, policy.Accepted, "per_user.login_delay")
+		<-time.After(time.Minute)
+		in(quick, policy.Accepted, "") // what was refused has not put it off
+		in(slow, policy.Accepted, "per_user.login_delay")
+		<-time.After(4 * time.Minute)
+		in(slow, policy.Accepted, "")
+	})
+}
+
+// TestExemptLogins: an exempt network passes every limit of a login, and takes places of the user's.
 func TestExemptLogins(t *testing.T) {
-	g := policy.New()
-	one := limit.Rate{Count: 1, Per: time.Hour}
-	r := g.Prepare(policy.Config{
-		SessionsPerUser: 1, LoginsPerIP: one, LoginsPerUser: one, Exempt: prefixes("192.0.2.0/24"),
+	one := per(1, time.Hour)
+	k, g := limited(t, policy.Config{
+		Sessions: 100, SessionsPerIP: 100, SessionsPerUser: 1, LoginsPerIP: one, LoginsPerUser: one, Exempt: prefixes("192.0.2.0/24"),
+		User: limit.UserLimits{LoginDelay: limit.Delay(time.Hour)},
 	})
 	for range 3 {
-		v := admit(t, r, "192.0.2.1")
-		login(t, v, "anna", policy.Refused, nil)
-		login(t, v, "anna", policy.Accepted, nil)
+		v := admit(t, g, "192.0.2.1")
+		login(t, v, "anna", policy.Refused, "")
+		login(t, v, "anna", policy.Accepted, "")
+		v.Settle()
 	}
-	wantHeld(t, g, 3, 1, 1)
-	if f, l := g.Paid(); f != 0 || l != 0 {
-		t.Errorf("turns out: got %d networks and %d users, want none", f, l)
+	wantHeld(t, k, 3, 1, 1)
+	if n := k.Turns(); n != 1 { // the address, which failed, and not the user, whose logins elsewhere a webmail must not use up
+		t.Errorf("got turns of %d keys out, want 1", n)
 	}
-	login(t, admit(t, r, "198.51.100.1"), "anna", policy.Accepted, policy.ErrSessionsPerUser)
+	login(t, admit(t, g, "198.51.100.1"), "anna", policy.Accepted, "per_user.sessions")
 }
 
-// TestEverythingGivenBack walks any number of visits through any sequence of calls, and ends them at any stage.
-func TestEverythingGivenBack(t *testing.T) {
-	ctx := t.Context()
-	rapid.Check(t, func(t *rapid.T) {
-		g := policy.New()
-		some := func(label string) int { return rapid.IntRange(0, 3).Draw(t, label) }
-		config := policy.Config{
-			Sessions: 2 * some("sessions"), SessionsPerIP: some("per ip"), SessionsPerUser: some("per user"),
-			LoginsPerIP:   limit.Rate{Count: some("logins per ip"), Per: time.Hour},
-			LoginsPerUser: limit.Rate{Count: some("logins per user"), Per: time.Hour},
-			Exempt:        prefixes("192.0.2.2/32"),
-		}
-		r := g.Prepare(config)
-		var visits []*policy.Visit
-		failed := map[*policy.Visit]bool{}
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			if act := rapid.IntRange(0, 5).Draw(t, "act"); act == 0 || len(visits) == 0 {
-				addr := rapid.SampledFrom([]string{"192.0.2.1", "192.0.2.2", "2001:db8::1"}).Draw(t, "addr")
-				if v, err := r.Admit(ctx, client(addr)); err == nil {
-					visits = append(visits, v)
-				}
-			} else {
-				i := rapid.IntRange(0, len(visits)-1).Draw(t, "visit")
-				step(t, act, visits[i], failed)
-				if act == 5 {
-					visits = append(visits[:i], visits[i+1:]...)
-				}
-			}
-			if s, n, u := g.Held(); s != len(visits) || n > s || u > s || (s == 0) != (n == 0) {
-				t.Fatalf("%d visits: counted %d sessions, %d networks, %d users", len(visits), s, n, u)
-			}
-		}
-		for _, v := range visits {
-			v.Close()
-		}
-		if s, n, u := g.Held(); s != 0 || n != 0 || u != 0 {
-			t.Fatalf("all closed: still counted %d sessions, %d networks, %d users", s, n, u)
-		}
-		if f, _ := g.Paid(); f != 0 && len(failed) == 0 {
-			t.Fatalf("no login was refused: still %d networks have turns out", f)
-		}
+// TestHandshake: places of handshakes last as long as these, however the visit ends.
+func TestHandshake(t *testing.T) {
+	k, g := limited(t, policy.Config{
+		IP: limit.ClientLimits{Handshakes: 1}, Network: limit.NetworkLimits{IPv4Prefix: 24, IPv6Prefix: 48, Handshakes: 2},
+		Listener: limit.ClientLimits{Handshakes: 3}, Exempt: prefixes("10.0.0.0/8"),
 	})
-}
-
-func step(t *rapid.T, act int, v *policy.Visit, failed map[*policy.Visit]bool) {
-	ctx := t.Context()
-	switch act {
-	case 1:
-		_ = v.Attempt(ctx, nil)
-	case 2:
-		_ = v.Enter(ctx, route(rapid.SampledFrom([]string{"anna", "berta"}).Draw(t, "user")))
-	case 3, 4:
-		o := rapid.SampledFrom([]policy.Outcome{policy.Accepted, policy.Refused, policy.Undecided}).Draw(t, "outcome")
-		_ = v.Done(ctx, o)
-		if o == policy.Refused {
-			failed[v] = true
-		}
-	case 5:
-		v.Close()
-		v.Close()
+	for _, h := range []struct{ addr, want string }{
+		{"192.0.2.1", ""}, {"192.0.2.1", "per_ip.handshakes"}, {"192.0.2.2", ""}, {"192.0.2.3", "per_network.handshakes"},
+		{"10.0.0.1", ""}, {"10.0.0.1", ""}, {"198.51.100.1", "per_listener.handshakes"},
+	} {
+		wantLimit(t, admit(t, g, h.addr).Handshake(t.Context()), h.want)
 	}
-}
-
-func limits() policy.Config {
-	return policy.Config{
-		Sessions: 1_000_000, SessionsPerIP: 100_000, SessionsPerUser: 100_000,
-		LoginsPerIP:   limit.Rate{Count: 1000, Per: time.Second},
-		LoginsPerUser: limit.Rate{Count: 1_000_000_000, Per: time.Second},
-		Exempt:        prefixes("10.0.0.0/8"),
-	}
-}
-
-// BenchmarkVisit is all that a session that logs in asks of the gate, with every limit on: five decisions.
-func BenchmarkVisit(b *testing.B) {
-	r := policy.New().Prepare(limits())
-	c, to := client("192.0.2.1"), route("anna@example.org")
-	ctx := b.Context()
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			v, err := r.Admit(ctx, c)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := errors.Join(v.Attempt(ctx, nil), v.Enter(ctx, to), v.Done(ctx, policy.Accepted)); err != nil {
-				b.Fatal(err)
-			}
-			v.Close()
-		}
-	})
-}
-
-// BenchmarkVisitRefused is a client that the gate turns away: what a flood costs.
-func BenchmarkVisitRefused(b *testing.B) {
-	r := policy.New().Prepare(policy.Config{SessionsPerIP: 1})
-	c, ctx := client("192.0.2.1"), b.Context()
-	if _, err := r.Admit(ctx, c); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := r.Admit(ctx, c); err == nil {
-			b.Fatal("admitted")
-		}
-	}
-}
-
-// BenchmarkVisitLogin is the decisions of one failed login on a connection that is there.
-func BenchmarkVisitLogin(b *testing.B) {
-	r := policy.New().Prepare(limits())
-	ctx := b.Context()
-	v, err := r.Admit(ctx, client("192.0.2.1"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	to := route("anna@example.org")
-	b.ReportAllocs()
-	for b.Loop() {
-		_ = v.Attempt(ctx, nil)
-		_ = v.Enter(ctx, to)
-		_ = v.Done(ctx, policy.Refused)
-	}
+	last := admit(t, g, "10.0.0.2")
+	wantLimit(t, last.Handshake(t.Context()), "")
+	wantHeld(t, k, 5, 6, 0)
+	last.Handshaken()
+	last.Handshaken()
+	wantHeld(t, k, 4, 5, 0)
+	wantLimit(t, last.Handshake(t.Context()), "")
+	wantLimit(t, last.Handshake(t.Context()), "") // one visit has one
+	wantHeld(t, k, 5, 6, 0)
+	last.Close()
+	last.Close()
+	wantHeld(t, k, 4, 5, 0)
 }
