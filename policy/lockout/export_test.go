@@ -28,3 +28,6 @@ func (k *Keeper) Seal(b []byte) []byte     { return k.seal(b) }
 
 // ErrCorrupt is errCorrupt.
 var ErrCorrupt = errCorrupt
+
+// Active is the number of lockouts in force, as it is counted.
+func (k *Keeper) Active() int { return int(k.active.Load()) }

@@ -141,17 +141,11 @@ func (k *Keeper) merge(r record) {
 		s.mu.Unlock()
 		return
 	}
-	if old != nil && !old.ended {
-		k.active.Add(-1)
-	}
-	*s.use(key) = r
-	if !r.ended {
-		k.active.Add(1)
-	}
+	gone := k.keep(s, key, r)
 	s.mu.Unlock()
 	k.changed.Store(true)
-	if !r.ended {
-		k.soonest(r.until)
+	if gone.Kind != "" {
+		k.tell(gone)
 	}
 	if !r.ended || r.removed {
 		k.forgive(key, &r)

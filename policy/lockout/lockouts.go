@@ -202,7 +202,6 @@ func (k *Keeper) put(key Key, r record, c *Config) {
 		}
 		if !old.ended {
 			before = old.event(Ended)
-			k.active.Add(-1)
 		}
 		if c != nil && !old.removed && r.since-old.until < int64(c.MaxDuration) {
 			r.level = min(old.level, math.MaxUint8-1) + 1
@@ -213,16 +212,54 @@ func (k *Keeper) put(key Key, r record, c *Config) {
 	if c != nil {
 		r.until = r.since + int64(grown(c.Duration, c.MaxDuration, int(r.level)))
 	}
-	*s.use(key) = r
-	k.active.Add(1)
+	gone := k.keep(s, key, r)
 	s.mu.Unlock()
-	k.soonest(r.until)
 	k.changed.Store(true)
 	k.share(key, &r)
-	if before.Kind != "" {
-		k.tell(before)
+	for _, e := range [...]Event{gone, before} {
+		if e.Kind != "" {
+			k.tell(e)
+		}
 	}
 	k.tell(r.event(Started))
+}
+
+// keep keeps r for key in its shard, which is locked. gone is the end of a lockout that had to make room, if one had to.
+func (k *Keeper) keep(s *shard[record], key Key, r record) (gone Event) {
+	old := s.get(key)
+	switch {
+	case old == nil && s.n >= s.most:
+		gone = k.makeRoom(s)
+	case old != nil && !old.ended:
+		k.active.Add(-1)
+	}
+	*s.use(key) = r
+	if !r.ended {
+		k.active.Add(1)
+		k.soonest(r.until)
+	}
+	return gone
+}
+
+// makeRoom forgets the oldest record of a full shard; one that an operator put in force only where there is no other among
+// the oldest.
+func (k *Keeper) makeRoom(s *shard[record]) (gone Event) {
+	key, r := s.oldest()
+	for range 8 {
+		if r.cause != Manual || r.ended {
+			break
+		}
+		s.use(key) // it is the newest now
+		key, r = s.oldest()
+	}
+	if !r.ended {
+		k.active.Add(-1)
+		if !r.heard {
+			gone = r.event(Ended)
+		}
+	}
+	s.remove(key)
+	return gone
 }
 
 // endLockout forgets the lockout of key, and says whether one was in force; one of an operator's stays if automatic.

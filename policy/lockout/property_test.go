@@ -1,8 +1,10 @@
 package lockout_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,5 +188,54 @@ func TestBounded(t *testing.T) {
 	}
 	if len(k.List()) != 1 {
 		t.Errorf("lockouts: got %+v, want the one", k.List())
+	}
+}
+
+// TestPushedOut: who has himself locked out from a great many networks, as one with a /32 of IPv6 can, pushes out lockouts
+// of his kind, whose end is told, but neither an operator's nor a known-good pair; and their number stays right.
+func TestPushedOut(t *testing.T) {
+	const keys = 256
+	var started, ended int
+	k := lockout.NewSmall("", lockout.Options{Events: func(e lockout.Event) {
+		switch e.Kind {
+		case lockout.Started:
+			started++
+		case lockout.Ended:
+			ended++
+		}
+	}}, keys)
+	v, err := k.Prepare(lockout.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := loginOf(k, 0, 0, 0)
+	try, _ := v.Attempt(good)
+	try.Succeeded()
+	bad := netip.MustParsePrefix("192.0.2.1/32")
+	if err := k.Add(bad, "", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 * keys {
+		var a [16]byte
+		binary.BigEndian.PutUint32(a[:], 0x20010db8)
+		binary.BigEndian.PutUint32(a[4:], uint32(i)<<16)
+		n := k.Network(netip.PrefixFrom(netip.AddrFrom16(a), 64))
+		for j := range 10 {
+			try, _ := v.Attempt(lockout.Login{Network: n, User: k.User("anna"), Secret: k.Secret(fmt.Append(nil, i, j))})
+			try.Failed()
+		}
+	}
+	list := k.List()
+	if len(list) > keys || !slices.ContainsFunc(list, func(l lockout.Lockout) bool { return l.Network == bad }) {
+		t.Errorf("lockouts: got %d, want %d at most, and the operator's among them", len(list), keys)
+	}
+	if started != 4*keys+1 || started-ended != len(list) {
+		t.Errorf("events: got %d started and %d ended, want %d started, and as many ended as are not in force (%d are)", started, ended, 4*keys+1, len(list))
+	}
+	if !k.Known(good.Network, good.User) {
+		t.Error("the known-good pair was pushed out")
+	}
+	if got := k.Active(); got != len(list) {
+		t.Errorf("popgate_lockouts: got %v, want %d", got, len(list))
 	}
 }

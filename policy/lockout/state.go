@@ -213,12 +213,8 @@ func (k *Keeper) takeUp(pairs []byte, records []record) {
 		r.notAhead(now)
 		key := k.key(&r)
 		s := k.lockouts.lock(key)
-		*s.use(key) = r
+		k.keep(s, key, r)
 		s.mu.Unlock()
-		if !r.ended {
-			k.active.Add(1)
-			k.soonest(r.until)
-		}
 	}
 }
 

@@ -109,6 +109,12 @@ func (s *shard[V]) use(k Key) *V {
 	return &s.entries[at].value
 }
 
+// oldest is the key that was not used for longest, and its value; there must be one.
+func (s *shard[V]) oldest() (Key, *V) {
+	e := &s.entries[s.entries[0].newer]
+	return e.key, &e.value
+}
+
 func (s *shard[V]) remove(k Key) {
 	at := s.find(k)
 	if at == 0 {
