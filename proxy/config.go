@@ -85,7 +85,7 @@ func (c ListenerConfig) Validate(fault func(key, problem string)) {
 			fault("tls", "is offloaded, which needs proxy_protocol_from: the networks of the load balancers that end TLS")
 		}
 	default:
-		fault("tls", fmt.Sprintf("is %q; write implicit, starttls or offloaded", c.TLS))
+		fault("tls", fmt.Sprintf("is %q; write implicit, starttls or offloaded (optional with legacy: true)", c.TLS))
 	}
 	c.validateLegacy(fault)
 	if c.ALPN != "strict" && c.ALPN != "lenient" {
@@ -228,7 +228,9 @@ func (b Bounds) Validate(fault func(key, problem string)) {
 	if b.AcceptRamp < 0 || b.AcceptRamp > time.Hour {
 		fault("accept_ramp", fmt.Sprintf("is %v; write a time of up to 1h, or 0s for none", b.AcceptRamp))
 	}
-	atLeast("accept_rate", b.AcceptRate, 1, "; for no bound write accept_ramp: 0s")
+	if b.AcceptRamp > 0 {
+		atLeast("accept_rate", b.AcceptRate, 1, "; for no bound write accept_ramp: 0s")
+	}
 	atLeast("accept_burst", b.AcceptBurst, 0, "")
 	if b.AcceptRate > 1_000_000 {
 		fault("accept_rate", "is more than a million; for no bound write accept_ramp: 0s")

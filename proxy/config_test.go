@@ -52,6 +52,24 @@ func TestListenerValidate(t *testing.T) {
 		"nothing forbidden":       {func(c *ListenerConfig) { c.Forbidden = "" }, "", ""},
 		"no possible domain":      {func(c *ListenerConfig) { c.DefaultDomain = "a b" }, "default_domain", "no domain name"},
 		"no possible server name": {func(c *ListenerConfig) { c.DefaultName = "-.-.*" }, "default_name", "no domain name"},
+		"legacy for nobody":       {func(c *ListenerConfig) { c.Legacy = true }, "legacy_networks", "named networks"},
+		"legacy for everybody": {func(c *ListenerConfig) {
+			c.Legacy, c.LegacyNetworks = true, []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+		}, "legacy_networks[0]", "everybody"},
+		"legacy for IPv4 in IPv6": {func(c *ListenerConfig) {
+			c.Legacy, c.LegacyNetworks = true, []netip.Prefix{netip.MustParsePrefix("::ffff:192.0.2.0/120")}
+		}, "legacy_networks[0]", "as IPv4"},
+		"legacy networks of a listener that is none": {func(c *ListenerConfig) {
+			c.LegacyNetworks = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}, "legacy_networks", "legacy: true"},
+		"legacy": {func(c *ListenerConfig) {
+			c.Legacy, c.TLS, c.LegacyNetworks = true, TLSOptional, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}, "", ""},
+		"legacy offloaded": {func(c *ListenerConfig) {
+			nets := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+			c.Legacy, c.TLS, c.LegacyNetworks, c.ProxyProtocolFrom = true, TLSOffloaded, nets, nets
+		}, "legacy", "TLS ends before"},
+		"in clear by accident": {func(c *ListenerConfig) { c.TLS = TLSOptional }, "tls", "legacy: true"},
 	} {
 		c := DefaultListener()
 		c.Name, c.Address = "pop3s", ":995"
@@ -72,6 +90,16 @@ func TestLimitsValidate(t *testing.T) {
 	}
 	if got := faults(Bounds{}.Validate); len(got) != 5 {
 		t.Errorf("no bounds: %v", got)
+	}
+	for key, change := range map[string]func(*Bounds){
+		"accept_ramp":  func(b *Bounds) { b.AcceptRamp = 2 * time.Hour },
+		"accept_rate":  func(b *Bounds) { b.AcceptRate = 0 },
+		"accept_burst": func(b *Bounds) { b.AcceptBurst = -1 },
+		"":             func(b *Bounds) { b.AcceptRamp, b.AcceptRate = 0, 0 },
+	} {
+		b := DefaultBounds()
+		change(&b)
+		wantFault(t, key, faults(b.Validate), key, "")
 	}
 	b := DefaultBounds()
 	b.AuthLine = 2 << 20
