@@ -114,7 +114,7 @@ func parseKey(text []byte) ([]byte, error) {
 	if len(text) < minKey {
 		return nil, fmt.Errorf("holds %d bytes; write at least %d random ones, made by: openssl rand -base64 32", len(text), minKey)
 	}
-	if len(bytes.Trim(text, string(text[:1]))) == 0 {
+	if bytes.Count(text, text[:1]) == len(text) {
 		return nil, fmt.Errorf("holds one byte over and over; write at least %d random ones, made by: openssl rand -base64 32", minKey)
 	}
 	return bytes.Clone(text), nil
