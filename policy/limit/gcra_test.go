@@ -29,6 +29,10 @@ func TestTake(t *testing.T) {
 			[]step{{5, true}, {5, true}, {5, true}, {5 + 60*second, true}, {5 + 60*second, true}, {5 + 60*second, true}, {5 + 60*second, false}}},
 		{"a refusal costs nothing", limit.Rate{Count: 1, Per: time.Second},
 			[]step{{0, true}, {second / 2, false}, {second - 1, false}, {second, true}}},
+		{"burst above the rate", limit.Rate{Count: 1, Per: time.Second, Burst: 3},
+			[]step{{0, true}, {0, true}, {0, true}, {0, false}, {second, true}, {second, false}, {4 * second, true}, {4 * second, true}, {4 * second, true}, {4 * second, false}}},
+		{"burst below the rate", limit.Rate{Count: 60, Per: time.Minute, Burst: 1},
+			[]step{{0, true}, {0, false}, {second, true}, {second, false}, {60 * second, true}, {60 * second, false}}},
 		{"off", limit.Rate{}, []step{{0, true}, {0, true}, {0, true}}},
 		{"faster than the clock", limit.Rate{Count: 3_000_000_000, Per: time.Second}, []step{{0, true}, {0, true}}},
 	}
@@ -87,12 +91,15 @@ func TestGive(t *testing.T) {
 	}
 }
 
-// TestGCRA checks against what a rate promises, whatever the times: in any stretch no more than Count turns and one for
+// TestGCRA checks against what a rate promises, whatever the times: in any stretch no more than the burst and one for
 // each Per/Count of it; and when every turn was given back, all are free.
 func TestGCRA(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		rate := limit.Rate{Count: rapid.IntRange(1, 20).Draw(t, "count"), Per: time.Minute}
-		turn := int64(rate.Per) / int64(rate.Count)
+		rate := limit.Rate{Count: rapid.IntRange(1, 20).Draw(t, "count"), Per: time.Minute, Burst: rapid.IntRange(0, 60).Draw(t, "burst")}
+		turn, burst := int64(rate.Per)/int64(rate.Count), rate.Burst
+		if burst == 0 {
+			burst = rate.Count
+		}
 		var tat, now, granted int64
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			now += rapid.Int64Range(0, 2*turn).Draw(t, "wait")
@@ -101,7 +108,7 @@ func TestGCRA(t *testing.T) {
 				granted++
 			}
 			tat = next
-			if most := int64(rate.Count) + now/turn; granted > most {
+			if most := int64(burst) + now/turn; granted > most {
 				t.Fatalf("after %v: got %d turns, want at most %d", time.Duration(now), granted, most)
 			}
 		}
