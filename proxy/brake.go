@@ -84,7 +84,7 @@ func (r *relay) delivered(ctx context.Context, n int) {
 		r.down.most = min(r.down.most*2, chunkSize)
 	}
 	if wait > 0 {
-		r.s.gw.metrics.pacedDownload.Add(r.hold(&r.down, wait).Seconds())
+		r.s.gw.metrics.paced.download.Add(r.hold(&r.down, wait).Seconds())
 	}
 }
 
@@ -104,7 +104,7 @@ func (r *relay) send(ctx context.Context, p []byte) error {
 			if !kept {
 				p, kept = bytes.Clone(p), true
 			}
-			r.s.gw.metrics.pacedCommands.Add(r.hold(&r.up, wait).Seconds())
+			r.s.gw.metrics.paced.commands.Add(r.hold(&r.up, wait).Seconds())
 		}
 		line := p
 		if i := bytes.IndexByte(p, '\n'); i >= 0 {

@@ -155,7 +155,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, address string) er
 		default:
 			// Out of descriptors, mostly: sessions that end make room, so wait for them rather than spin.
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			g.metrics.acceptErrors.Inc()
+			g.metrics.accept.errors.Inc()
 			g.log.Warn("accept a connection", "address", address, "error", err, "retry_in", delay.String())
 			select {
 			case <-time.After(delay):
@@ -168,7 +168,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, address string) er
 // climb has a connection wait for its turn. It returns the ramp as long as there is one.
 func (g *Gateway) climb(ctx context.Context, r *ramp) *ramp {
 	waited, over := r.wait(ctx)
-	g.metrics.acceptWaits.Add(waited.Seconds())
+	g.metrics.accept.waits.Add(waited.Seconds())
 	if over {
 		return nil
 	}

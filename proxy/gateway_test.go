@@ -244,7 +244,7 @@ func TestAcceptBacksOff(t *testing.T) {
 			}
 			want = min(2*want, time.Second)
 		}
-		if got := testutil.ToFloat64(r.gw.metrics.acceptErrors); got != 12 {
+		if got := testutil.ToFloat64(r.gw.metrics.accept.errors); got != 12 {
 			t.Errorf("%v errors counted, want 12", got)
 		}
 	})

@@ -27,10 +27,8 @@ type metrics struct {
 	replySeconds      prometheus.Observer
 	sessionSeconds    prometheus.Histogram
 	bytesIn, bytesOut prometheus.Counter
-	pacedDownload     prometheus.Counter
-	pacedCommands     prometheus.Counter
-	acceptErrors      prometheus.Counter
-	acceptWaits       prometheus.Counter
+	paced             struct{ download, commands prometheus.Counter }
+	accept            struct{ errors, waits prometheus.Counter }
 	panics            prometheus.Counter
 }
 
@@ -52,17 +50,17 @@ func newMetrics(reg prometheus.Registerer, live *sessions) *metrics {
 		handshakeFailures: factory.counters("popgate_tls_handshake_failures_total", "TLS handshakes with clients that failed.", "listener", "cause"),
 		handshakeSeconds:  factory.histogram("popgate_tls_handshake_seconds", "Time of TLS handshakes that succeeded, waiting included.", loginBuckets),
 		logins:            factory.counters("popgate_logins_total", "Login attempts, by outcome (accepted, or the reason in the audit).", "outcome", "backend"),
+		legacyLogins:      factory.counters("popgate_legacy_logins_total", "Logins without TLS or with TLS 1.0 or 1.1 that were accepted, by the TLS version (none without).", "listener", "version"),
 		replySeconds:      factory.histogram("popgate_login_seconds", "Time from credentials to the decision, the delay of refusals left out.", loginBuckets),
 		sessionSeconds: factory.histogram("popgate_session_seconds", "Length of sessions that logged in.",
 			[]float64{.01, .1, .5, 1, 5, 10, 30, 60, 300, 1800, 7200}),
-		bytesIn:       bytes.WithLabelValues("in"),
-		pacedDownload: paced.WithLabelValues("download"),
-		pacedCommands: paced.WithLabelValues("commands"),
-		bytesOut:      bytes.WithLabelValues("out"),
-		acceptErrors:  factory.counters("popgate_accept_errors_total", "Errors of accepting connections.").WithLabelValues(),
-		acceptWaits:   factory.counters("popgate_accept_wait_seconds_total", "Time that connections were held back after a start (bounds.accept_ramp).").WithLabelValues(),
-		panics:        factory.counters("popgate_panics_total", "Sessions ended by a fault in popgate.").WithLabelValues(),
+		bytesIn:  bytes.WithLabelValues("in"),
+		bytesOut: bytes.WithLabelValues("out"),
+		panics:   factory.counters("popgate_panics_total", "Sessions ended by a fault in popgate.").WithLabelValues(),
 	}
+	m.paced.download, m.paced.commands = paced.WithLabelValues("download"), paced.WithLabelValues("commands")
+	m.accept.errors = factory.counters("popgate_accept_errors_total", "Errors of accepting connections.").WithLabelValues()
+	m.accept.waits = factory.counters("popgate_accept_wait_seconds_total", "Time that connections were held back after a start (bounds.accept_ramp).").WithLabelValues()
 	for i, stage := range loginStages {
 		m.loginSeconds[i] = stages.WithLabelValues(stage)
 	}

@@ -58,7 +58,7 @@ func TestPacedDownload(t *testing.T) {
 		if took, want := time.Since(began), least(int64(len(message)), rate, burst, 1); took < want {
 			t.Errorf("%s: it came in %v, want %v at least", name, took, want)
 		}
-		if got := testutil.ToFloat64(r.gw.metrics.pacedDownload); got == 0 {
+		if got := testutil.ToFloat64(r.gw.metrics.paced.download); got == 0 {
 			t.Errorf("%s: no wait was counted", name)
 		}
 		r.next()

@@ -95,7 +95,7 @@ func TestAcceptRamp(t *testing.T) {
 		if got := perSecond[50]; got < 9000 {
 			t.Errorf("behind the ramp came %d a second, want all 10,000", got)
 		}
-		if got := testutil.ToFloat64(g.metrics.acceptWaits); got < 15 || got > 36 {
+		if got := testutil.ToFloat64(g.metrics.accept.waits); got < 15 || got > 36 {
 			t.Errorf("connections were held back for %v s, want nearly all of the ramp", got)
 		}
 	})
@@ -115,7 +115,7 @@ func TestAcceptRampQuiet(t *testing.T) {
 			if got, want := len(l.taken), int(20*time.Second/tt.every); got < want-1 {
 				t.Errorf("%s: %d were taken, want %d", name, got, want)
 			}
-			if got := testutil.ToFloat64(g.metrics.acceptWaits); got != 0 {
+			if got := testutil.ToFloat64(g.metrics.accept.waits); got != 0 {
 				t.Errorf("%s: waited for %v s", name, got)
 			}
 		})

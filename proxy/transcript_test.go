@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/limit"
 )
 
 // TestTranscripts plays the files of testdata. A file has cases, each below a line "== name"; a case has lines:
@@ -96,6 +98,10 @@ func (p *player) set(s *settings, key, value string) {
 	switch key {
 	case "tls":
 		s.listener.TLS = value
+	case "legacy":
+		s.listener.Legacy, s.listener.LegacyNetworks = true, []netip.Prefix{netip.MustParsePrefix(value)}
+	case "login_delay":
+		s.limits.User.LoginDelay = limit.Delay(length)
 	case "allow_authzid":
 		s.listener.AllowAuthzid = value == "true"
 	case "default_domain":
