@@ -138,11 +138,12 @@ func contested(asks []Ask) bool {
 func (s *Shared) Give(asks []Ask) {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	s.settle(asks, given) // what is left of a turn is the same for Redis
 	s.memory.Give(asks)
+	s.settle(asks, given)
 }
 
-// settle lets Redis know, now or later, what has become of asks. The gate is held.
+// settle lets Redis know, now or later, what has become of asks. The gate is held, and the memory has changed already: who writes what
+// has changed may look there at once.
 func (s *Shared) settle(asks []Ask, what change) {
 	switch s.mode {
 	case together, slow:

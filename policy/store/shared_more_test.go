@@ -26,12 +26,7 @@ func TestSharedSpread(t *testing.T) {
 			a, b := runNode(t, config), runNode(t, config)
 			a.together(t)
 			b.together(t)
-			peers.Eventually(t, "two nodes alive", func() error {
-				if got := a.Nodes().Alive(); got != 2 {
-					return fmt.Errorf("got %d", got)
-				}
-				return nil
-			})
+			twoAlive(t, a, b)
 			r.Down(t)
 			a.apart(t)
 			b.apart(t)
@@ -56,12 +51,25 @@ func TestSharedSpread(t *testing.T) {
 			if turned != 2*tt.want {
 				t.Errorf("turns: got %d, want %d", turned, 2*tt.want)
 			}
+			others := 0 // the limit holds for each node: twice, or each its half
+			for b.Take(t.Context(), places(1, 10)) == -1 {
+				others++
+			}
+			if others != tt.want {
+				t.Errorf("places of the other: got %d, want %d", others, tt.want)
+			}
 			r.Up(t)
 			a.together(t)
-			r.holds(t, 1, int64(tt.want))
-			r.holds(t, 3, int64(tt.want))
-			// Turns taken alone count for the other now.
 			b.together(t)
+			r.holds(t, 1, int64(2*tt.want))
+			r.holds(t, 3, int64(tt.want))
+			if got := b.Take(t.Context(), places(1, 10)); got != 0 {
+				t.Errorf("a place, when all are known to be taken: got %d, want 0", got)
+			}
+			for range others {
+				b.Give(places(1, 10))
+			}
+			// Turns taken alone count for the other now.
 			more := 0
 			for b.Take(t.Context(), turns(4, time.Hour, 20)) == -1 {
 				more++
@@ -72,6 +80,18 @@ func TestSharedSpread(t *testing.T) {
 			a.Give(asks)
 			r.holds(t, 1, 0)
 			r.holds(t, 3, 0)
+		})
+	}
+}
+
+func twoAlive(t *testing.T, nodes ...*node) {
+	t.Helper()
+	for _, n := range nodes {
+		peers.Eventually(t, "two nodes alive", func() error {
+			if got := n.Nodes().Alive(); got != 2 {
+				return fmt.Errorf("got %d", got)
+			}
+			return nil
 		})
 	}
 }
@@ -88,12 +108,7 @@ func TestSharedDivided(t *testing.T) {
 	other.Redis.Addresses = []string{r.address}
 	b := runNode(t, other)
 	b.together(t)
-	peers.Eventually(t, "two nodes alive", func() error {
-		if got := a.Nodes().Alive(); got != 2 {
-			return fmt.Errorf("got %d", got)
-		}
-		return nil
-	})
+	twoAlive(t, a, b)
 	for range 2 {
 		if got := a.Take(t.Context(), places(1, 4)); got != -1 {
 			t.Fatalf("in time: got %d", got)
@@ -346,6 +361,112 @@ func TestSharedLeave(t *testing.T) {
 	}
 	if got := a.Take(t.Context(), places(2, 1)); got != -1 {
 		t.Errorf("alone, at the end: got %d", got)
+	}
+}
+
+// TestSharedFailover has the Sentinels make another server the master: what was not copied to it in time is put right.
+func TestSharedFailover(t *testing.T) {
+	master := runServer(t)
+	_, port, _ := net.SplitHostPort(master.address)
+	copyPort, watcher := peers.Port(t), peers.Port(t)
+	replica := &server{address: net.JoinHostPort("127.0.0.1", copyPort)}
+	replica.redis = dial(t, shareConfig(replica.address).Redis)
+	peers.Redis(t, "", func() error {
+		v, err := replica.redis.Do(t.Context(), "INFO", "replication")
+		if text := fmt.Sprint(v); err == nil && !strings.Contains(text, "master_link_status:up") {
+			err = errors.New(text)
+		}
+		return err
+	}, "port "+copyPort, "replicaof 127.0.0.1 "+port, "repl-diskless-sync-delay 0")
+	config := shareConfig(net.JoinHostPort("127.0.0.1", watcher))
+	config.Redis.Mode, config.Redis.Master = cluster.ModeSentinel, "mymaster"
+	config.Deadline = 50 * time.Millisecond
+	client := dial(t, config.Redis)
+	peers.Redis(t, "--sentinel", func() error {
+		v, err := client.Do(t.Context(), "PING")
+		if err == nil && v != "PONG" {
+			err = fmt.Errorf("got %v", v)
+		}
+		return err
+	}, "port "+watcher, fmt.Sprintf("sentinel monitor mymaster 127.0.0.1 %s 1", port),
+		"sentinel down-after-milliseconds mymaster 500", "sentinel failover-timeout mymaster 2000")
+	a, b := runNode(t, config), runNode(t, config)
+	a.together(t)
+	b.together(t)
+	x, y := runCrowd(t, a, 50), runCrowd(t, b, 50)
+	x.more(t, 300)
+	y.more(t, 300)
+	watch := dial(t, shareConfig(config.Redis.Addresses[0]).Redis)
+	peers.Eventually(t, "the Sentinel knows the replica", func() error {
+		v, err := watch.Do(t.Context(), "SENTINEL", "REPLICAS", "mymaster")
+		if list, _ := v.([]any); err == nil && len(list) != 1 {
+			err = fmt.Errorf("got %v", v)
+		}
+		return err
+	})
+	master.Down(t)
+	a.apart(t)
+	peers.Eventually(t, "another master", func() error { return replica.redis.Health(t.Context(), part) })
+	a.together(t)
+	b.together(t)
+	x.more(t, 100)
+	agree(t, replica, x, y)
+	within(t, config.Deadline, x, y)
+}
+
+// TestSharedHangs: nothing that Run may hang in, and nothing that uses up the connections, holds up a decision.
+func TestSharedHangs(t *testing.T) {
+	r := runServer(t)
+	config := shareConfig(r.address)
+	config.Deadline = 20 * time.Millisecond
+	n := runNode(t, config)
+	n.together(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 20 { // twice as many as there are connections
+		go func() { _, _ = n.client.Do(ctx, "BLPOP", r.redis.Key(part, "nothing"), 0) }()
+	}
+	peers.Eventually(t, "all connections are in use", func() error {
+		for range 3 {
+			begun := time.Now()
+			n.Take(t.Context(), places(1, 1000))
+			if took := time.Since(begun); took > config.Deadline+slack {
+				t.Fatalf("a decision took %s", took)
+			}
+		}
+		if n.Trouble() == nil {
+			return errors.New("no trouble")
+		}
+		return nil
+	})
+	cancel()
+	n.together(t)
+
+	// Nobody takes up what waits.
+	still := NewShared(NewMemory(1), n.client, config, SharedOptions{})
+	still.mode = together
+	begun := time.Now()
+	if got := still.Take(t.Context(), places(1, 1)); got != -1 {
+		t.Errorf("a place: got %d", got)
+	}
+	if took := time.Since(begun); took < config.Deadline || took > config.Deadline+slack {
+		t.Errorf("a decision took %s, want %s", took, config.Deadline)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if got := still.Take(gone, places(1, 1)); got != 0 {
+		t.Errorf("a second place: got %d, want 0", got)
+	}
+	for i := range mostWaiting {
+		still.Give(places(Key(i), 0)) // of what was never taken; only that it is told matters
+	}
+	begun = time.Now()
+	if got := still.Take(t.Context(), places(3, 1)); got != -1 || time.Since(begun) > config.Deadline+slack {
+		t.Errorf("with more waiting than may: got %d after %s, want a place at once", got, time.Since(begun))
+	}
+	var b batch
+	if still.queue.take(&b) || len(b.entries) != mostWaiting {
+		t.Errorf("what waits: got %d entries, want %d and that there were more", len(b.entries), mostWaiting)
 	}
 }
 
