@@ -35,6 +35,11 @@ func TestMain(m *testing.M) {
 //	fickle VAR HOST:PORT|good|refuses|silent|dies|mute
 //	                            a server with faults on $VAR (scripttest_fickle_test.go)
 //	fail2ban LOCAL              start fail2ban with the jail of deploy/fail2ban and LOCAL as jail.local; bans go to $BANNED
+//	mmdb FILE country|asn NETWORK=VALUE...
+//	                            make a database of countries or of the operators of networks
+//	silentdns VAR               a UDP port that takes questions and answers none
+//	wforced VAR allow|refuse|wait:N|garbage|slow|broken|down
+//	                            a weakforced on $VAR that answers so (scripttest_wforced_test.go)
 //	postgres [STATEMENTS]       start PostgreSQL, its socket in $PGDIR
 //	stream NAME start|more|stop ARG...
 //	                            logins all the time (scripttest_stream_test.go)
@@ -86,6 +91,9 @@ func TestScript(t *testing.T) {
 			"mailserver":  cmdMailserver,
 			"fickle":      cmdFickle,
 			"fail2ban":    cmdFail2ban,
+			"mmdb":        cmdMMDB,
+			"silentdns":   cmdSilentDNS,
+			"wforced":     cmdWforced,
 			"postgres":    cmdPostgres,
 			"stream":      cmdStream,
 			"retry":       cmdRetry,

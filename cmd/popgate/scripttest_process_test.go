@@ -42,6 +42,7 @@ type stage struct {
 	servers  []func() error
 	ca       *authority
 	sessions *sessions
+	wforced  *wforced
 }
 
 func stageOf(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }

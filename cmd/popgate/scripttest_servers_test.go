@@ -22,6 +22,8 @@ import (
 //
 //	dovecotas VAR PASSWORD                every account has that password; $VAR is its address, $VAR_PORT its port, $VAR_LOG its log
 //	dovecotas VAR PASSWORD MASTER SECRET  and the master user may log in as anybody
+//
+// With $DOVECOT_SETTINGS it has the settings in that file besides.
 func cmdDovecotAs(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 && len(args) != 4 {
 		ts.Fatalf("usage: dovecotas VAR PASSWORD [MASTER SECRET]")
@@ -38,6 +40,9 @@ func cmdDovecotAs(ts *testscript.TestScript, neg bool, args []string) {
 	users := filepath.Join(dir, "users")
 	if len(args) == 4 {
 		d.Settings += "auth_master_user_separator = *\npassdb {\n  driver = passwd-file\n  args = " + filepath.Join(dir, "masters") + "\n  master = yes\n}\n"
+	}
+	if file := ts.Getenv("DOVECOT_SETTINGS"); file != "" {
+		d.Settings += ts.ReadFile(file)
 	}
 	ts.Check(d.layOut(s.work))
 	text, err := os.ReadFile(users)
