@@ -55,7 +55,11 @@ func (t *Times) Update(k Key, now int64, next func(until int64) int64) {
 	s := &t.shards[k%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keep(k, now, next(s.until(k, now)), t.buckets)
+	if c := s.find(k, now); c != nil {
+		c.until = next(c.until)
+	} else if until := next(0); until > now {
+		*s.place(k, now, t.buckets) = cell{k, until}
+	}
 }
 
 // Len is the number of keys whose time has not passed at now.
