@@ -186,6 +186,9 @@ func (v *Visit) mark(now time.Time) {
 	})
 }
 
+// Repeated says that the password of the login that was refused last had been wrong before, for the same user from the same network.
+func (v *Visit) Repeated() bool { return v.entry != nil && v.entry.try.Again() }
+
 // Verdict is what a rule of access holds against the client or the login: one that refused it, or one that only logs.
 func (v *Visit) Verdict() access.Verdict {
 	if v.entry == nil {

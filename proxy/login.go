@@ -275,6 +275,7 @@ func (l *login) event(o outcome, cause error) *audit.Event {
 	e.Backend = l.route.Backend
 	e.Server = l.from
 	e.Reason = o.reason
+	e.Repeated = (o.gate == policy.Refused || o.gate == policy.Unknown) && l.s.visit.Repeated()
 	var limited *policy.LimitError
 	if errors.As(cause, &limited) {
 		e.Limit = limited.What.String()

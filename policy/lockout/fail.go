@@ -25,6 +25,7 @@ func (v *View) count(t *Try, now int64, own bool) {
 		again, failures = v.failPair(t, now, own)
 	}
 	if again {
+		t.again = true
 		return
 	}
 	if own {

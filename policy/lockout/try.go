@@ -232,6 +232,9 @@ func (t *Try) Undecided() {
 // Known says that the login goes by the known-good lane: what others did at the network does not touch it.
 func (t *Try) Known() bool { return t.good }
 
+// Again says that the login's secret was wrong before: that it is wrong once more counts for nothing. After Failed it is sure.
+func (t *Try) Again() bool { return t.again }
+
 // release gives back what the login was charged.
 func (t *Try) release(now int64) {
 	if !t.charged {
