@@ -126,7 +126,7 @@ func (v *topView) title(s *admin.Status) line {
 	l := line{{"popgate ", strong}, {plain(s.Node), strong}, {"  ", unstyled}}
 	switch {
 	case v.trouble != "":
-		l = l.add(alarm, "no answer for "+roughly(v.now.Sub(v.since)))
+		l = l.add(alarm, "no answer for "+roughly(v.now.Sub(v.since))+", trying again")
 	case !s.Ready:
 		l = l.add(alarm, "not ready")
 	case len(s.Notes) > 0:
@@ -152,7 +152,7 @@ const maxNotes = 4
 func (v *topView) notes(s *admin.Status) []fact {
 	var all []string
 	if v.trouble != "" {
-		all = append(all, v.trouble+"; trying again")
+		all = append(all, v.trouble)
 	}
 	if c := s.Cluster; c != nil && c.Trouble != "" {
 		all = append(all, "this node decides alone: "+c.Trouble)

@@ -108,7 +108,7 @@ func (s *screen) draw(lines []line, width int, ascii bool) error {
 // keys sends the keys that are pressed. It returns once the terminal is gone; the end of ctx may leave it waiting for one
 // more key.
 func (s *screen) keys(ctx context.Context, out chan<- byte) {
-	if !s.raw() {
+	if s.in == nil {
 		return
 	}
 	var b [64]byte
@@ -117,10 +117,7 @@ func (s *screen) keys(ctx context.Context, out chan<- byte) {
 		if err != nil {
 			return
 		}
-		if n > 1 && b[0] == '\x1b' {
-			continue // a key with a name, such as an arrow
-		}
-		for _, k := range b[:n] {
+		for _, k := range pressed(b[:n]) {
 			select {
 			case out <- k:
 			case <-ctx.Done():
@@ -128,4 +125,21 @@ func (s *screen) keys(ctx context.Context, out chan<- byte) {
 			}
 		}
 	}
+}
+
+// pressed is what of b are keys with a letter: arrows and their like are sequences that begin with ESC.
+func pressed(b []byte) []byte {
+	var keys []byte
+	for i := 0; i < len(b); i++ {
+		switch {
+		case b[i] != '\x1b':
+			keys = append(keys, b[i])
+		case i+1 < len(b) && b[i+1] == '[': // up to a letter
+			for i += 2; i < len(b) && (b[i] < '@' || b[i] > '~'); i++ {
+			}
+		case i+1 < len(b) && b[i+1] == 'O':
+			i += 2
+		}
+	}
+	return keys
 }

@@ -266,3 +266,13 @@ func TestTopOrders(t *testing.T) {
 		t.Errorf("the key leads to %s in the end", order)
 	}
 }
+
+func TestPressed(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "q": "q", "sp": "sp", "\x1b[A": "", "\x1b[As": "s", "\x1bOqp": "p", "\x1b[15~q": "q", "\x1b": "", "\x1b[": "", "\x1b[1": "", "\x1bO": "", "\x1bq": "q",
+	} {
+		if got := string(pressed([]byte(in))); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
