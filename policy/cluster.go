@@ -74,6 +74,11 @@ func (c *Cluster) lockout() *lockout.Cluster {
 	return &lockout.Cluster{Key: c.secret.Derive("lockouts"), Bus: c.bus, Known: c.known, Lockouts: c.lockouts}
 }
 
+// Moved gives what nodes share to know where users who are being moved logged in last. The shelf has room for MaxMoved facts.
+func (c *Cluster) Moved() (key [32]byte, bus *cluster.Bus, shelf *cluster.Shelf) {
+	return c.secret.Derive("moved"), c.bus, c.moved
+}
+
 // lane is what the nodes share of who uses the legacy lane.
 func (c *Cluster) lane() *legacy.Cluster {
 	if c == nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/cluster"
 )
 
@@ -27,12 +28,9 @@ type place struct {
 	at      time.Time // when that became known, or was told last
 }
 
-// MaxMoved is how many facts the shelf of ShareMoved has.
-const MaxMoved = 2 * maxMoved
-
 const (
 	// maxMoved bounds each of the two maps.
-	maxMoved = 100_000
+	maxMoved = policy.MaxMoved / 2
 	// movedFor is how long it is kept where an account was let in, beyond a node's life.
 	movedFor = 90 * 24 * time.Hour
 	// tellMoved is how often other nodes are told of a user whom they know already.
@@ -42,7 +40,7 @@ const (
 )
 
 // ShareMoved has this gateway share with those of other nodes where users who are being moved logged in last: over bus, and on
-// shelf, of MaxMoved facts, beyond the nodes' lives. Accounts are digests made with key, which all nodes have. It comes before Serve.
+// shelf, of policy.MaxMoved facts, beyond the nodes' lives. Accounts are digests made with key, which all nodes have. It comes before Serve.
 func (g *Gateway) ShareMoved(key [32]byte, bus *cluster.Bus, shelf *cluster.Shelf) {
 	g.moved.share(key, func(message []byte) { bus.Publish("moved", message) }, shelf.Put)
 	bus.Subscribe("moved", g.moved.hear)

@@ -77,6 +77,9 @@ func newGateway(load func() (*configs.Config, error), stderr io.Writer) (*gatewa
 		g.log.Warn("read what was known of backends; changes since then are not told", "cause", err)
 	}
 	g.proxy = proxy.New(g.audit, g.log, g.registry)
+	if shared != nil {
+		g.proxy.ShareMoved(shared.Moved())
+	}
 	return g, nil
 }
 

@@ -2,6 +2,9 @@ package store
 
 import "sync"
 
+// shards is the number of locks that keys are spread over; more than cores, so that two rarely meet at one.
+const shards = 64
+
 // A key can be in one of two buckets of ways cells each; a bucket is 128 bytes, two cache lines.
 const (
 	ways         = 8
