@@ -152,7 +152,12 @@ func metricLine(name, kind, labels, meaning string) string {
 func runGateway(t *testing.T) *prometheus.Registry {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "popgate.yaml")
+	secret := filepath.Join(t.TempDir(), "cluster.key")
+	if err := os.WriteFile(secret, []byte("these are not random, but 32 bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	config := `
+cluster: {redis: {addresses: ["127.0.0.1:9"]}, key_file: ` + secret + `}
 state_dir: ` + t.TempDir() + `
 listeners: [{name: pop3s, address: "127.0.0.1:0"}]
 backends: [{name: old, servers: [{address: "127.0.0.1:9"}], client_info: xclient}]
