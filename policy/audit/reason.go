@@ -14,7 +14,7 @@ const (
 	Disabled                Reason = "disabled"                  // After the right password: the backend says that the account needs its administrator, or the directory that it is disabled.
 	InUse                   Reason = "in_use"                    // After the right password: the backend says that the mailbox is in use, or the user has as many sessions as one may have (`limit`).
 	LoginDelay              Reason = "login_delay"               // After the right password: the user logs in too often (`limit`), or the backend says so.
-	AccessDenied            Reason = "access_denied"             // A rule of `access` refuses the client or the login: `rule` names it, `because` says why.
+	AccessDenied            Reason = "access_denied"             // A rule of `access` refuses the client or the login: `rule` names it, `because` says why. Or the client is not of the `legacy_networks` of its listener.
 	PolicyRefused           Reason = "policy_refused"            // weakforced refuses the login.
 	PolicyDown              Reason = "policy_down"               // weakforced cannot be asked, and `weakforced.on_failure` is `refuse`.
 	RateLimited             Reason = "rate_limited"              // Too many new connections, or too many logins that failed or went on: `limit` says which and whose.
