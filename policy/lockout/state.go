@@ -285,6 +285,10 @@ func readBounded(path string, most int64) ([]byte, error) {
 
 // writeFile puts data in the place of path, 0600, so that a crash leaves the old file or the new one.
 func writeFile(path string, data []byte) (err error) {
+	// Before a first start there may be no folder yet.
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempSuffix) // 0600
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -234,9 +234,29 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// TestFirstStart: the folder that nobody has made yet is made, for its owner alone.
+func TestFirstStart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "var", "popgate")
+	r, said := started(t, dir)
+	r.fill()
+	if err := r.keeper.Save(); err != nil || said.Len() > 0 {
+		t.Errorf("Save: got %v, and the log %q", err, said)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder: got %v, %v, want it to be the owner's", info, err)
+	}
+	if r, _ = started(t, dir); len(r.keeper.List()) != 2 {
+		t.Errorf("the time after: got %+v, want two lockouts", r.keeper.List())
+	}
+}
+
 // TestNoFolder: without a place for files all goes on in memory.
 func TestNoFolder(t *testing.T) {
-	r, said := started(t, filepath.Join(t.TempDir(), "none"))
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, said := started(t, filepath.Join(file, "none"))
 	if !strings.Contains(said.String(), "in memory only") {
 		t.Errorf("log: got %q, want a warning", said)
 	}
