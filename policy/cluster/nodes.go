@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -23,7 +25,7 @@ type Nodes struct {
 	client *Client
 
 	count atomic.Int64 // memberships so far
-	alive atomic.Int64
+	alive atomic.Pointer[[]string]
 }
 
 // The score of a member is the time until which it is alive, in milliseconds. Who was dead for a lease is cleared away.
@@ -34,12 +36,12 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 	aliveLua = `redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], 4 * ARGV[2])
-return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')
+return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
 `
 	joinLua = clockLua + `if ARGV[3] ~= '' then redis.call('ZREM', KEYS[1], ARGV[3]) end
 ` + aliveLua
 	// A key that lives twice the lease is there for as long as anybody counts it.
-	beatLua = clockLua + `if redis.call('PEXPIRE', KEYS[2], 2 * ARGV[2]) == 0 then return -1 end
+	beatLua = clockLua + `if redis.call('PEXPIRE', KEYS[2], 2 * ARGV[2]) == 0 then return {} end
 ` + aliveLua
 )
 
@@ -51,7 +53,7 @@ func NewNodes(c *Client, part, name string, lease time.Duration) *Nodes {
 		key: c.Key(part, "nodes"), id: name + "/" + hex.EncodeToString(random[:]), lease: lease,
 		join: c.Script(joinLua), beat: c.Script(beatLua), client: c,
 	}
-	n.alive.Store(1)
+	n.alive.Store(&[]string{name})
 	return n
 }
 
@@ -62,7 +64,10 @@ func (n *Nodes) ID() string { return n.id }
 func (n *Nodes) Key() string { return n.key }
 
 // Alive is how many nodes were alive when Redis last said so, this one included; it is never below 1.
-func (n *Nodes) Alive() int { return int(n.alive.Load()) }
+func (n *Nodes) Alive() int { return len(*n.alive.Load()) }
+
+// Names are those of the nodes that Alive counts, in order. One that was started again within its lease is there twice.
+func (n *Nodes) Names() []string { return *n.alive.Load() }
 
 // Member makes the name of a new membership, by which others do not know this node before Join.
 func (n *Nodes) Member() string { return fmt.Sprintf("%s/%d", n.id, n.count.Add(1)) }
@@ -88,14 +93,25 @@ func (n *Nodes) Beat(ctx context.Context, member, key string) (known bool, err e
 }
 
 func (n *Nodes) counted(v any) (known bool, err error) {
-	alive, ok := v.(int64)
+	members, ok := v.([]any)
 	if !ok {
-		return false, fmt.Errorf("redis: the script of the nodes was answered with %T, want a number", v)
+		return false, fmt.Errorf("redis: the script of the nodes was answered with %T, want a list", v)
 	}
-	if alive < 0 {
+	if len(members) == 0 {
 		return false, nil
 	}
-	n.alive.Store(max(alive, 1))
+	names := make([]string, 0, len(members))
+	for _, m := range members {
+		name := fmt.Sprint(m)
+		for range 2 { // which run, and which membership of it
+			if i := strings.LastIndexByte(name, '/'); i > 0 {
+				name = name[:i]
+			}
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	n.alive.Store(&names)
 	return true, nil
 }
 

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,6 +58,9 @@ func TestNodes(t *testing.T) {
 	must(t, b.Join(ctx, second, ""))
 	if a.Alive() != 1 || b.Alive() != 2 {
 		t.Errorf("alive: got %d and %d, want 1 and 2", a.Alive(), b.Alive())
+	}
+	if got := b.Names(); !slices.Equal(got, []string{"mail1", "mail1"}) {
+		t.Errorf("names: got %q", got)
 	}
 	key := c.Key("test", "n:"+first)
 	if known, err := a.Beat(ctx, first, key); known || err != nil {

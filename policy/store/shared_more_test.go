@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -340,6 +343,43 @@ func shareTwo(t *testing.T, config cluster.ShareConfig) {
 	b.Give(asks[:1])
 	if got := b.Take(t.Context(), asks); got != 1 {
 		t.Errorf("a third turn: got %d, want 1", got)
+	}
+}
+
+// TestSharedRights: a user with the rights that docs/cluster.md asks for has all that is needed, for facts and messages too.
+func TestSharedRights(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cluster.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(text), "ACL SETUSER popgate ")
+	line, _, _ = strings.Cut(line, "\n")
+	r := runServer(t)
+	args := []any{"ACL", "SETUSER", "popgate"}
+	for _, word := range strings.Fields(line) {
+		args = append(args, word)
+	}
+	r.do(t, args...)
+	r.do(t, "ACL", "SETUSER", "default", "off") // the connection that this came by stays
+	config := shareConfig(r.address)
+	config.Redis.Username, config.Redis.PasswordFile = "popgate", filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(config.Redis.PasswordFile, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shareTwo(t, config)
+	client := dial(t, config.Redis)
+	bus := cluster.NewBus(client, cluster.BusOptions{})
+	shelf := cluster.NewShelf(client, bus, "known", cluster.ShelfOptions{Most: 10})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { _ = bus.Run(ctx) })
+	wg.Go(func() { _ = shelf.Run(ctx) })
+	peers.Eventually(t, "messages", bus.Trouble)
+	peers.Eventually(t, "facts", shelf.Trouble)
+	if _, err := client.Do(t.Context(), "FLUSHALL"); err == nil {
+		t.Error("the user may do more than it needs")
 	}
 }
 

@@ -284,14 +284,16 @@ func TestSharedTurnsSpent(t *testing.T) {
 	r := runServer(t)
 	n := runNode(t, shareConfig(r.address))
 	n.together(t)
-	const turn, most = 2 * time.Millisecond, 50
+	// The burst is so large that nothing is lost while a busy machine does something else.
+	const turn, most = 2 * time.Millisecond, 500
 	begun, got := time.Now(), 0
+	last := begun
 	for time.Since(begun) < 2*time.Second {
 		if n.Take(t.Context(), turns(1, turn, most)) == -1 {
-			got++
+			got, last = got+1, time.Now()
 		}
 	}
-	if want := most + int(time.Since(begun)/turn); got > want+1 || got < want*97/100 {
+	if want := most + int(last.Sub(begun)/turn); got > want+1 || got < want*97/100 {
 		t.Errorf("turns: got %d, want about %d", got, want)
 	}
 }
