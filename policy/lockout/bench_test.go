@@ -3,6 +3,7 @@ package lockout_test
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/popgate/popgate/policy/cluster"
 	"github.com/popgate/popgate/policy/lockout"
 )
 
@@ -122,9 +124,48 @@ func BenchmarkDigests(b *testing.B) {
 	}
 }
 
-// TestNoAllocations holds what the benchmarks show.
+// nobody is a cluster of one node.
+type nobody struct{}
+
+func (nobody) Publish(string, []byte)                         {}
+func (nobody) Subscribe(string, func([]byte))                 {}
+func (nobody) Put(cluster.Fact)                               {}
+func (nobody) Own(func(cluster.Fact), iter.Seq[cluster.Fact]) {}
+func alone() *lockout.Cluster {
+	return &lockout.Cluster{Bus: nobody{}, Known: nobody{}, Lockouts: nobody{}}
+}
+
+// TestNoAllocations holds what the benchmarks show. In a cluster too a login allocates nothing, unless there is something to tell.
 func TestNoAllocations(t *testing.T) {
-	k := lockout.NewSmall("", lockout.Options{}, 4096)
+	allocations(t, lockout.Options{})
+	allocations(t, lockout.Options{Cluster: alone()})
+
+	k := lockout.NewSmall("", lockout.Options{Cluster: alone()}, 4096)
+	v, err := k.Prepare(lockout.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	logins := make([]lockout.Login, 1000)
+	for i := range logins {
+		logins[i] = of(k, i, i)
+		try, _ := v.Attempt(logins[i]) // tables have grown
+		try.Failed()
+	}
+	i := 0
+	if n := testing.AllocsPerRun(500, func() {
+		l := logins[i]
+		l.Secret++ // a new wrong one
+		try, _ := v.Attempt(l)
+		try.Failed()
+		i++
+	}); n > 2 {
+		t.Errorf("allocations of a failure that is told: got %v, want 2 at most", n)
+	}
+}
+
+func allocations(t *testing.T, o lockout.Options) {
+	t.Helper()
+	k := lockout.NewSmall("", o, 4096)
 	v, err := k.Prepare(lockout.DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
