@@ -69,7 +69,7 @@ func takeAndGive(b *testing.B, n *node, asked, times int) {
 		for i := range asks {
 			asks[i] = Ask{Key: Key(rand.Uint64() % 100_000), Most: 1_000_000}
 			if i > 0 {
-				asks[i].Turn = int64(time.Microsecond)
+				asks[i].Turn = int64(time.Second)
 			}
 		}
 		if n.Take(b.Context(), asks) != -1 {
