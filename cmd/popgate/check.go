@@ -69,6 +69,11 @@ func filesOf(c *configs.Config, sound func(section string) bool) configs.Faults 
 		_, err := policy.Join(c.Cluster, c.Node, nil, nil)
 		addAll("cluster", err)
 	}
+	if sound("access") && sound("weakforced") {
+		for _, f := range policy.Files(c.Access, c.Weakforced) {
+			add(f.Key, f.Err.Error())
+		}
+	}
 	if sound("backends") {
 		_, err := backend.New(nil, nil).Prepare(c.Backends)
 		addAll("backends", err)

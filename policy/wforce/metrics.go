@@ -41,6 +41,9 @@ func newMetrics(reg prometheus.Registerer, queued func() int, up func() bool) *m
 			Name: "popgate_wforce_reports_lost_total", Help: "Reports that weakforced did not take.",
 		}),
 	}
+	for _, command := range []string{commandAllow, commandReport} {
+		m.seconds.WithLabelValues(command) // there from the start, as 0
+	}
 	if reg == nil {
 		return m
 	}
