@@ -16,11 +16,11 @@ type pacers struct {
 
 // newPacers makes those that the session of a client that has logged in has, nil for none.
 func newPacers(g *Gate, e *entry) *pacers {
-	p := &pacers{download: g.asks(nil, limit.Downloading, e), commands: g.asks(nil, limit.Commanding, e)}
-	if len(p.download)+len(p.commands) == 0 {
+	download, commands := g.asks(nil, limit.Downloading, e), g.asks(nil, limit.Commanding, e)
+	if len(download)+len(commands) == 0 {
 		return nil
 	}
-	return p
+	return &pacers{download: download, commands: commands}
 }
 
 // Paced says whether what a session carries has to be told to Download and Commands. A nil Visit has nothing to tell.
