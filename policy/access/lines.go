@@ -15,7 +15,7 @@ import (
 // The bounds of a file of networks or accounts.
 const (
 	maxLine    = 4096
-	maxEntries = 4 << 20 // 32 MiB of IPv4 or 138 MiB of IPv6 networks
+	maxEntries = 4 << 20 // 32 MiB of IPv4 or at most 138 MiB of IPv6 networks
 )
 
 // readLines gives each line of r that says something to take, without its comment. Lines end with LF or CR LF; a comment begins

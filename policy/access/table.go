@@ -11,10 +11,12 @@ import (
 )
 
 // A table is a set of networks, made for looking up one address among very many. It does not change; the nil table is empty.
-// IPv4 and IPv6 are apart: an IPv4 range takes 8 bytes, an IPv6 one 35.
+// IPv4 and IPv6 are apart, and so are IPv6 ranges of whole /64, which nearly all are: these take 19 bytes, others 35, and an IPv4
+// range 8.
 type table struct {
-	v4 ranges4
-	v6 ranges6
+	v4  ranges4
+	v64 ranges64
+	v6  ranges6
 }
 
 // contains says whether addr is in one of the networks. An IPv4 address mapped into IPv6 counts as IPv4.
@@ -25,12 +27,13 @@ func (t *table) contains(addr netip.Addr) bool {
 	case addr.Is4() || addr.Is4In6():
 		return t.v4.contains(number4(addr.Unmap()))
 	default:
-		return t.v6.contains(number6(addr))
+		a := number6(addr)
+		return t.v64.contains(a.hi) || t.v6.contains(a)
 	}
 }
 
 // size is how many ranges the table has; networks that touch have become one.
-func (t *table) size() int { return len(t.v4.first) + len(t.v6.list) }
+func (t *table) size() int { return len(t.v4.first) + len(t.v64.list) + len(t.v6.list) }
 
 func number4(a netip.Addr) uint32 {
 	b := a.As4()
@@ -98,37 +101,54 @@ func (r *ranges4) contains(a uint32) bool {
 	return low > 0 && a <= r.last[low-1]
 }
 
-// ranges6 are in order and apart from each other.
-type ranges6 struct {
-	list []range6
-	// levels are a tree over the upper halves of where ranges begin. The first level holds that of the first of each run of
-	// ranges, and each other one the first of each group of the level before it. A search reads one line of the
-	// processor's cache a level; halving would miss the cache, and the guess where to go on, twenty times.
-	levels [][]uint64
-}
+// A tree finds where among a great many ranges to look, by the upper halves of where they begin. Its first level holds that of the first
+// of each run of ranges, and each other one the first of each group of the level before it. A search reads one line of the
+// processor's cache a level; halving would miss the cache, and the guess where to go on, twenty times.
+type tree [][]uint64
 
 const (
 	runSize   = 4 // how many ranges are looked at at once
 	groupSize = 8 // how many numbers are: as many as a cache line has
 )
 
-func (r *ranges6) contains(a uint128) bool {
-	if len(r.list) == 0 || a.less(r.list[0].first) {
-		return false
+// newTree makes one over n ranges, which begin at upper halves that do not fall.
+func newTree(n int, first func(i int) uint64) tree {
+	n = (n + runSize - 1) / runSize
+	below := filled(n)
+	for i := range n {
+		below[i] = first(i * runSize)
 	}
+	var t tree
+	for n > 0 {
+		t = append(t, below)
+		if n <= groupSize {
+			break
+		}
+		above := filled((n + groupSize - 1) / groupSize)
+		for i := 0; i < n; i += groupSize {
+			above[i/groupSize] = below[i]
+		}
+		n, below = (n+groupSize-1)/groupSize, above
+	}
+	return t
+}
+
+// filled has room for n numbers in whole groups, and nothing is greater than what it holds.
+func filled(n int) []uint64 {
+	level := make([]uint64, (n+groupSize-1)/groupSize*groupSize)
+	for i := range level {
+		level[i] = math.MaxUint64
+	}
+	return level
+}
+
+// run is the index of the first range of the last run of n ranges that does not begin behind hi; the first run does not.
+func (t tree) run(hi uint64, n int) int {
 	run := 0
-	for i := len(r.levels) - 1; i >= 0; i-- {
-		run = lastIn(r.levels[i], run, a.hi)
+	for i := len(t) - 1; i >= 0; i-- {
+		run = lastIn(t[i], run, hi)
 	}
-	start := min(run, (len(r.list)-1)/runSize) * runSize // what fills the last group may count too
-	if a.less(r.list[start].first) {
-		return !r.list[r.before(start, a)].last.less(a) // the run begins in the same /64
-	}
-	at := start - 1
-	for i := range r.list[start:min(start+runSize, len(r.list))] {
-		at += 1 - int(borrow(a, r.list[start+i].first))
-	}
-	return !r.list[at].last.less(a)
+	return min(run, (n-1)/runSize) * runSize // what fills the last group may count too
 }
 
 // lastIn is the index of the last that is not greater than hi within a group, the first of which is not.
@@ -145,38 +165,51 @@ func less(x, y uint64) uint64 {
 	return borrow
 }
 
+// ranges64 are of whole /64, in order and apart from each other. A run of them is one line of the processor's cache.
+type ranges64 struct {
+	list []range64
+	tree tree
+}
+
+// A range64 has the upper halves of its first and last address.
+type range64 struct{ first, last uint64 }
+
+func (r *ranges64) contains(hi uint64) bool {
+	if len(r.list) == 0 || hi < r.list[0].first {
+		return false
+	}
+	start := r.tree.run(hi, len(r.list))
+	at := start - 1
+	for i := range r.list[start:min(start+runSize, len(r.list))] {
+		at += 1 - int(less(hi, r.list[start+i].first))
+	}
+	return hi <= r.list[at].last
+}
+
+// ranges6 are any, in order and apart from each other.
+type ranges6 struct {
+	list []range6
+	tree tree
+}
+
+func (r *ranges6) contains(a uint128) bool {
+	if len(r.list) == 0 || a.less(r.list[0].first) {
+		return false
+	}
+	start := r.tree.run(a.hi, len(r.list))
+	if a.less(r.list[start].first) {
+		return !r.list[r.before(start, a)].last.less(a) // the run begins in the same /64
+	}
+	at := start - 1
+	for i := range r.list[start:min(start+runSize, len(r.list))] {
+		at += 1 - int(borrow(a, r.list[start+i].first))
+	}
+	return !r.list[at].last.less(a)
+}
+
 // before is the last range that does not begin behind a. It is one before at.
 func (r *ranges6) before(at int, a uint128) int {
 	return sort.Search(at, func(i int) bool { return a.less(r.list[i].first) }) - 1
-}
-
-// index makes the levels.
-func (r *ranges6) index() {
-	n := (len(r.list) + runSize - 1) / runSize
-	below := filled(n)
-	for i := range n {
-		below[i] = r.list[i*runSize].first.hi
-	}
-	for n > 0 {
-		r.levels = append(r.levels, below)
-		if n <= groupSize {
-			return
-		}
-		above := filled((n + groupSize - 1) / groupSize)
-		for i := 0; i < n; i += groupSize {
-			above[i/groupSize] = below[i]
-		}
-		n, below = (n+groupSize-1)/groupSize, above
-	}
-}
-
-// filled has room for n numbers in whole groups, and nothing is greater than what it holds.
-func filled(n int) []uint64 {
-	level := make([]uint64, (n+groupSize-1)/groupSize*groupSize)
-	for i := range level {
-		level[i] = math.MaxUint64
-	}
-	return level
 }
 
 // A builder collects ranges for a table.
@@ -222,7 +255,8 @@ func (b *builder) span(first, last netip.Addr) {
 
 // table makes the table of all that was added, and leaves the builder empty.
 func (b *builder) table() *table {
-	t := &table{v4: table4(b.v4), v6: table6(b.v6)}
+	t := &table{v4: table4(b.v4)}
+	t.v64, t.v6 = table6(b.v6)
 	*b = builder{}
 	return t
 }
@@ -252,7 +286,7 @@ func table4(list []range4) ranges4 {
 	return r
 }
 
-func table6(list []range6) ranges6 {
+func table6(list []range6) (whole ranges64, other ranges6) {
 	slices.SortFunc(list, func(x, y range6) int { return x.first.compare(y.first) })
 	n := 0
 	for _, one := range list {
@@ -265,9 +299,19 @@ func table6(list []range6) ranges6 {
 		list[n] = one
 		n++
 	}
-	r := ranges6{list: slices.Clone(list[:n])} // no larger than it must be
-	r.index()
-	return r
+	list = list[:n]
+	for _, one := range list {
+		if one.first.lo == 0 && one.last.lo == math.MaxUint64 {
+			whole.list = append(whole.list, range64{one.first.hi, one.last.hi})
+		} else {
+			other.list = append(other.list, one)
+		}
+	}
+	// No larger than they must be.
+	whole.list, other.list = slices.Clone(whole.list), slices.Clone(other.list)
+	whole.tree = newTree(len(whole.list), func(i int) uint64 { return whole.list[i].first })
+	other.tree = newTree(len(other.list), func(i int) uint64 { return other.list[i].first.hi })
+	return whole, other
 }
 
 // touches says that b, which does not begin before a, leaves no address between them.
