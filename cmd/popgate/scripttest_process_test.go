@@ -188,9 +188,11 @@ func skipOrFail(ts *testscript.TestScript, text string) {
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	signals := map[string]syscall.Signal{
+		"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT,
+	}
 	if neg || len(args) != 2 || signals[args[0]] == 0 {
-		ts.Fatalf("usage: signal HUP|INT|TERM|KILL NAME")
+		ts.Fatalf("usage: signal HUP|INT|TERM|KILL|STOP|CONT NAME")
 	}
 	ts.Check(programOf(ts, args[1]).cmd.Process.Signal(signals[args[0]]))
 }
