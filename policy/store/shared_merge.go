@@ -92,8 +92,8 @@ func (s *Shared) merge(ctx context.Context) error {
 	s.gate.Unlock()
 	s.health.turn(merging, nil, s)
 
-	f := filling{s: s, ctx: ctx, hash: hash}
-	if err := f.add(s.memory.Places()); err != nil {
+	f := filling{s: s, hash: hash}
+	if err := f.add(ctx, s.memory.Places()); err != nil {
 		return err
 	}
 	for range mostRounds {
@@ -101,7 +101,7 @@ func (s *Shared) merge(ctx context.Context) error {
 		if err := s.repay(ctx, "", debts); err != nil {
 			return err
 		}
-		if err := f.add(s.counts(changed)); err != nil {
+		if err := f.add(ctx, s.counts(changed)); err != nil {
 			return err
 		}
 		if len(changed)+len(debts) <= few {
@@ -117,7 +117,7 @@ func (s *Shared) merge(ctx context.Context) error {
 	s.mode = together
 	s.gate.Unlock()
 
-	if err := f.flush(); err != nil {
+	if err := f.flush(ctx); err != nil {
 		s.owed.back(debts)
 		return err
 	}
@@ -195,22 +195,21 @@ func (s *Shared) tell(ctx context.Context, member string, b *batch) error {
 // filling writes counts into a hash of Redis.
 type filling struct {
 	s    *Shared
-	ctx  context.Context //nolint:containedctx // it lives as long as one call of merge
 	hash string
 	blob []byte
 	n    int
 }
 
-func (f *filling) add(counts func(yield func(Key, int64) bool)) error {
+func (f *filling) add(ctx context.Context, counts func(yield func(Key, int64) bool)) error {
 	for k, n := range counts {
 		f.put(k, n)
 		if f.n >= mostFilled {
-			if err := f.flush(); err != nil {
+			if err := f.flush(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	return f.flush()
+	return f.flush(ctx)
 }
 
 func (f *filling) put(k Key, n int64) {
@@ -220,8 +219,8 @@ func (f *filling) put(k Key, n int64) {
 }
 
 // flush writes what was put, and makes the hash if nothing was.
-func (f *filling) flush() error {
-	ctx, cancel := context.WithTimeout(f.ctx, f.s.sender.patience)
+func (f *filling) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.s.sender.patience)
 	defer cancel()
 	_, err := f.s.sender.fill.Run(ctx, []string{f.hash}, 2*f.s.config.Lease.Milliseconds(), f.blob)
 	f.blob, f.n = f.blob[:0], 0
