@@ -115,7 +115,7 @@ func slowBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
 	t.Helper()
 	gate := &tokens{octets: bucket{rate: 1, burst: 1}, commands: bucket{rate: 1, burst: 1}}
 	inSlowBubble(t, nil, gate, func(t *testing.T, b *bubble) {
-		gate.octets.full = time.Now().Add(time.Hour)
+		gate.octets.full, gate.commands.full = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
 		b.backend.say("+OK\r\n")
 		b.client.expect("+OK")
 		synctest.Wait()
@@ -134,6 +134,8 @@ func TestBrakeEnds(t *testing.T) {
 		within(t, began, 0, 0)
 	})
 	slowBubble(t, func(t *testing.T, b *bubble) {
+		b.client.send("NOOP\r\n") // waits too, so that nobody looks at the client's connection
+		synctest.Wait()
 		began := time.Now()
 		b.gw.Close()
 		b.client.ends(false)
@@ -167,6 +169,21 @@ func TestBrakeHalfClosed(t *testing.T) {
 	})
 }
 
+// scribble writes over the chunks that nobody has borrowed.
+func scribble() {
+	var all []*chunk
+	for range 100 {
+		c := chunks.Get().(*chunk)
+		for i := range c {
+			c[i] = 'x'
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		chunks.Put(c)
+	}
+}
+
 // Commands pass one by one, each in its turn, those of the login first; the answers come as they are.
 func TestBrakeCommands(t *testing.T) {
 	gate := &tokens{commands: bucket{rate: 1, burst: 5}}
@@ -181,6 +198,10 @@ func TestBrakeCommands(t *testing.T) {
 			due := time.Duration(max(0, loginCommands+i-5)) * time.Second
 			if took := time.Since(began); took != due {
 				t.Fatalf("command %d came after %v, want %v", i+1, took, due)
+			}
+			if i == 10 {
+				synctest.Wait()
+				scribble()
 			}
 		}
 		synctest.Wait()

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,24 @@ func TestPacedTogether(t *testing.T) {
 	}
 }
 
+// atOnce sends texts, each in a TLS record of its own, in one write.
+func (c *client) atOnce(texts ...string) {
+	c.t.Helper()
+	var octets []byte
+	socket := c.raw.Conn
+	c.raw.Conn = &fakeConn{Conn: socket, read: socket.Read, write: func(p []byte) (int, error) {
+		octets = append(octets, p...)
+		return len(p), nil
+	}}
+	for _, text := range texts {
+		c.send(text)
+	}
+	c.raw.Conn = socket
+	if _, err := socket.Write(octets); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // Commands wait for their turn, those of the login among them, and all are answered.
 func TestPacedCommands(t *testing.T) {
 	const commands, rate, burst = 50, 20, 20
@@ -101,8 +120,11 @@ func TestPacedCommands(t *testing.T) {
 	})
 	c := r.loggedIn()
 	began := time.Now()
-	c.send(strings.Repeat("NOOP\r\n", commands) + "QUIT\r\n")
-	for range commands {
+	c.atOnce(append(slices.Repeat([]string{"NOOP\r\n"}, commands), "QUIT\r\n")...)
+	for i := range commands {
+		if i == burst+5 {
+			scribble()
+		}
 		if got := c.line(); !strings.HasPrefix(got, "+OK") {
 			t.Fatalf("NOOP: %s", got)
 		}
