@@ -90,6 +90,7 @@ func (s *Shared) Take(ctx context.Context, asks []Ask) (refused int) {
 		s.metrics.alone.Inc()
 		return s.takeAlone(asks)
 	}
+	// First here: what is taken here already cannot be taken twice while Redis is asked, and it is the truth should nobody answer.
 	refused = s.memory.Take(ctx, asks)
 	if refused >= 0 {
 		s.gate.RUnlock()
@@ -120,7 +121,7 @@ func (s *Shared) Take(ctx context.Context, asks []Ask) (refused int) {
 	default:
 		s.metrics.redis.Inc()
 		s.undo(asks, term)
-		return min(o.verdict, len(asks)-1)
+		return o.verdict
 	}
 }
 
@@ -218,7 +219,7 @@ func (s *Shared) share(asks, room []Ask) []Ask {
 		a := &room[i]
 		if a.Most > 0 {
 			a.Most = max(a.Most/n, 1)
-			a.Turn *= n
+			a.Turn = span(a.Turn, n) // n nodes at an n-th of the rate; a place stays one
 		}
 	}
 	return room
@@ -234,6 +235,7 @@ func (s *Shared) Spend(ctx context.Context, asks []Ask, n int64) (wait time.Dura
 		s.owed.spend(asks, n)
 		return s.memory.Spend(ctx, s.share(asks, room[:0]), n)
 	}
+	// This node's own pace still counts: Redis' answers come late, and never let through what the node alone would not.
 	wait = s.memory.Spend(ctx, asks, n)
 	now := s.memory.now()
 	for i := range asks {

@@ -31,6 +31,7 @@ func (s *Shared) Run(ctx context.Context) error {
 			err = s.serve(ctx)
 		}
 		s.cutOff(err)
+		// A Redis that has only lost our counts is there: they are written at once, the first time.
 		if ctx.Err() != nil || errors.Is(err, errGone) && pause == firstPause {
 			pause *= 2 // should it be lost at once again
 			continue
@@ -54,7 +55,7 @@ func (s *Shared) turn(m mode, why error) {
 
 // cutOff ends being together with Redis: whoever waits decides alone.
 func (s *Shared) cutOff(why error) {
-	s.turn(away, why)
+	s.turn(away, why) // from here on nothing is queued
 	d := &s.sender
 	d.late, d.early = 0, 0
 	d.batch.reset()
@@ -109,6 +110,7 @@ func (s *Shared) merge(ctx context.Context) error {
 		}
 	}
 
+	// Nobody changes anything while the last counts are read; who comes after that queues behind them.
 	s.gate.Lock()
 	debts, changed := s.owed.take()
 	for k, n := range s.counts(changed) {
@@ -158,9 +160,9 @@ func (s *Shared) repay(ctx context.Context, member string, debts map[Key]debt) e
 	var b batch
 	now := s.memory.now()
 	for k, d := range debts {
-		paid := min(d.paid, max(micros(s.memory.until(k, now)-now), 0))
-		if d.paid < 0 {
-			paid = d.paid
+		paid := d.paid
+		if paid > 0 { // what time has brought back since is not owed any more
+			paid = min(paid, max(micros(s.memory.until(k, now)-now), 0))
 		}
 		if paid != 0 {
 			b.blob = append(b.blob, 0)

@@ -86,7 +86,7 @@ func (s *Shared) serve(ctx context.Context) error {
 				return err
 			}
 		case <-probe.C:
-			idle = s.mode == slow // only this goroutine changes it
+			idle = s.mode == slow // only this goroutine changes it, so it may look without the gate
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -151,7 +151,7 @@ func (s *Shared) call(ctx context.Context, member string, blob []byte) (string, 
 	ctx, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
 	begun := time.Now()
-	d.begun.Store(max(int64(begun.Sub(d.start)), 1))
+	d.begun.Store(max(int64(begun.Sub(d.start)), 1)) // 0 is for none
 	v, err := d.decide.Run(ctx, []string{s.nodes.Key()}, d.prefix, member, d.calls, 2*s.config.Lease.Milliseconds(), blob)
 	d.begun.Store(0)
 	if err != nil {
@@ -167,6 +167,7 @@ func (s *Shared) call(ctx context.Context, member string, blob []byte) (string, 
 		return "", errGone
 	}
 	if member != "" {
+		// The script has counted this call too. Should the two numbers ever differ, something was lost or done twice.
 		d.calls++
 		s.pace(took)
 	}
@@ -281,6 +282,7 @@ func (s *Shared) force(asks []byte) {
 	if !ok {
 		return
 	}
+	// In the queue's own bytes, behind what its asker may have given back meanwhile: the sum is right in any order.
 	b := &s.queue.batch
 	from := len(b.blob)
 	b.blob = append(b.blob, asks...)
