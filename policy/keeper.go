@@ -162,6 +162,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Nodes are the names of the nodes that count together, and why this one does not now; none where it is no cluster's.
+func (k *Keeper) Nodes() (names []string, trouble error) {
+	s, ok := k.state.(*store.Shared)
+	if !ok {
+		return nil, nil
+	}
+	return s.Nodes().Names(), s.Trouble()
+}
+
 // Trouble says what is not as it should be, a line each; nil when nothing is. Clients are served all the same.
 func (k *Keeper) Trouble() error {
 	err := errors.Join(k.access.Trouble(), k.wforce.Trouble())

@@ -19,8 +19,22 @@ func (g *gateway) resources(node string) []admin.Resource {
 			Metrics:  g.registry,
 			Ready:    g.ready,
 			Lockouts: g.policy.Lockouts().List,
+			Cluster:  g.clusterState,
 		}),
 		admin.ServeLockouts(g.policy.Lockouts()),
 		admin.ServeLegacy(g.policy.Legacy().List),
 	}
+}
+
+// clusterState is what the node sees of the others; nil where it counts by itself.
+func (g *gateway) clusterState() *admin.ClusterState {
+	names, trouble := g.policy.Nodes()
+	if names == nil {
+		return nil
+	}
+	s := &admin.ClusterState{Nodes: names}
+	if trouble != nil {
+		s.Trouble = trouble.Error()
+	}
+	return s
 }

@@ -111,7 +111,7 @@ func openSocket(ctx context.Context, address string) (net.Listener, error) {
 func (g *gateway) serve(ctx context.Context, l *listening) {
 	g.open[l.address] = l
 	serving, cancel := context.WithCancel(ctx)
-	l.close = cancel // ends a server of HTTP; a listener for clients is closed instead, and its sessions go on
+	l.close = cancel                                  // ends a server of HTTP; a listener for clients is closed instead, and its sessions go on
 	address, node := l.Addr().String(), g.config.Node // which does not change, and the config does
 	switch l.use {
 	case forClients:
