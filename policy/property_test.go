@@ -142,7 +142,9 @@ func leave(t *testing.T, v *policy.Visit, i, j int) {
 		func() error { return v.Attempt(ctx, query(user, "secret of "+user)) },
 		func() error { return v.Hold(ctx) },
 		func() error { return v.Enter(ctx, routeOf(user, "acme")) },
-		func() error { return v.Done(ctx, []policy.Outcome{policy.Undecided, policy.Barred, policy.Accepted}[j%3]) },
+		func() error {
+			return v.Done(ctx, []policy.Outcome{policy.Undecided, policy.Barred, policy.Accepted}[j%3])
+		},
 	}
 	for _, stage := range stages[:j%(len(stages)+1)] {
 		if err := stage(); err != nil {
