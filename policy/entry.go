@@ -26,6 +26,7 @@ type entry struct {
 	name    string      // as lists have it, where the client comes by the legacy lane
 	try     lockout.Try
 	wait    time.Duration // what the failures before cost
+	toll    time.Duration // what they cost a refusal: wait is part of it
 	asked   *wforce.Login
 	entered bool           // what is taken for a tenant is taken
 	barred  access.Verdict // to be told after the right password
@@ -59,7 +60,7 @@ func (e *entry) knock(v *Visit) bool {
 	e.try, verdict = v.gate.lockout.Attempt(lockout.Login{
 		Network: k.Network(v.client.Network()), User: k.User(q.Name.Key), Secret: k.Secret(q.Secret.Reveal()), Name: q.Name.Key,
 	})
-	e.wait = verdict.Wait
+	e.wait, e.toll = verdict.Wait, max(verdict.Wait, verdict.Toll)
 	return verdict.Action != lockout.Refuse
 }
 

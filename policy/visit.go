@@ -112,6 +112,10 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Toll is how much later than at its ordinary pace a refusal of the login in flight must leave, what Hold has waited of it included, so
+// that its time tells neither who is locked out nor who is known in the network. It is to be asked before Done.
+func (v *Visit) Toll() time.Duration { return max(v.entry.toll, v.entry.try.Toll()) }
+
 // Enter says where the login goes; again, where it goes to another backend after the first. It fails with AccessError or LimitError.
 // What it will count for the user is counted in Done, and not before: a place held for a login whose password nobody has checked is
 // a place that a stranger could keep from the user.

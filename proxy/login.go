@@ -26,6 +26,7 @@ type login struct {
 	conn  *backend.Conn // the session at the backend, once the password was right
 	from  string        // the server that decided, "" for none
 	came  time.Time     // when the credentials were complete
+	toll  time.Duration // how much later a refusal leaves for the failures before
 	spent [len(loginStages)]time.Duration
 }
 
@@ -191,6 +192,9 @@ func (l *login) logInAt(ctx context.Context) (err error) {
 // client hears an answer that is not on record. cause is why the login failed, nil when it did not.
 func (l *login) finish(ctx context.Context, cause error) error {
 	o := outcomeOf(cause)
+	if cause != nil {
+		l.toll = l.s.visit.Toll()
+	}
 	if err := l.s.visit.Done(ctx, o.gate); err != nil {
 		cause, o = err, outcomeOf(err)
 	}
@@ -247,7 +251,8 @@ func (l *login) wait(o outcome, cause error) {
 	if !o.paced {
 		return
 	}
-	due := l.s.gw.pace.due(l.came, l.s.snap.FailureDelay, l.route.Backend, o.code == pop3.CodeAuth && checked(cause))
+	due := l.s.gw.pace.due(l.ready(), l.s.snap.FailureDelay, l.creds.Name, l.route.Backend, o.code == pop3.CodeAuth && checked(cause))
+	due = due.Add(l.toll - l.held())
 	if asked := l.came.Add(min(l.route.Wait, maxWait)); asked.After(due) {
 		due = asked
 	}
@@ -257,6 +262,19 @@ func (l *login) wait(o outcome, cause error) {
 	case <-timer.C:
 	case <-l.s.gw.closing:
 	}
+}
+
+// held is how much of its toll the login has waited before it went on.
+func (l *login) held() time.Duration { return min(l.toll, l.spent[stageHold]) }
+
+// ready is when the login came, less all that was made to wait: what failures cost one client must not be remembered as the pace of a
+// backend, which others keep, too. What a policy service asks for counts by whole ticks, so that the ticks stay what they are.
+func (l *login) ready() time.Time {
+	held := l.held()
+	if tick := l.s.snap.FailureDelay; tick > 0 {
+		held += (l.spent[stageHold] - held).Truncate(tick)
+	}
+	return l.came.Add(held)
 }
 
 // maxWait bounds the pause before a refusal that a directory may ask for.

@@ -12,6 +12,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy"
+	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/wforce"
 )
 
 // Refusals that no backend has a part in leave on the tick.
@@ -46,7 +51,7 @@ func TestPace(t *testing.T) {
 		refusal := func(backend string, took time.Duration, asked bool) time.Duration {
 			came := time.Now()
 			time.Sleep(took)
-			return p.due(came, tick, backend, asked).Sub(came)
+			return p.due(came, tick, auth.Name{}, backend, asked).Sub(came)
 		}
 		for _, tt := range []struct {
 			backend string
@@ -71,25 +76,113 @@ func TestPace(t *testing.T) {
 		if got := refusal("new", 7*tick, false); got != 8*tick {
 			t.Errorf("one that took longer than any of its refusals leaves after %v", got)
 		}
-		// What a user without a backend sees is what the users of all backends see.
-		seen := map[time.Duration]int{}
-		for range 2000 {
-			seen[refusal("", 0, false)]++
-		}
-		if len(seen) != 3 || seen[tick] < 800 || seen[2*tick] < 200 || seen[6*tick] < 200 {
-			t.Errorf("ticks of users without a backend: %v, want about 2, 1, 1 of 4", seen)
-		}
 		for range 100 { // the memory is of the last ones, and bounded
-			refusal("old", 0, true)
+			refusal("new", 0, true)
 		}
-		if got := refusal("", 0, false); got != tick {
+		if got := refusal("new", 0, false); got != tick {
 			t.Errorf("long after the slow refusals one leaves after %v", got)
 		}
 		if got := refusal("old", 5*time.Second, true); got != 3*tick {
 			t.Errorf("got %v", got)
 		}
-		if got := p.due(time.Now(), 0, "old", true); !got.Equal(time.Now()) {
+		if got := p.due(time.Now(), 0, auth.Name{}, "old", true); !got.Equal(time.Now()) {
 			t.Errorf("with no tick, it leaves at %v", got)
+		}
+	})
+}
+
+// A login that nobody looked for a backend for is refused at the pace of its user's own, as far as that is known; who has none looks
+// as if he had, and every time the same one.
+func TestPaceOfHome(t *testing.T) {
+	const tick = time.Second
+	synctest.Test(t, func(t *testing.T) {
+		var p pace
+		name := func(text string) auth.Name {
+			n, err := auth.NameRules{Separators: "@"}.Parse([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		ticks := func(user string) time.Duration {
+			came := time.Now()
+			return p.due(came, tick, name(user), "", false).Sub(came) / tick
+		}
+		if got := ticks("nobody@example.net"); got != 1 {
+			t.Errorf("before any refusal one leaves after %d ticks", got)
+		}
+		p.due(time.Now(), tick, name("anna@example.org"), "quick", true)
+		p.due(time.Now().Add(-2*tick), tick, name("bob@example.org"), "slow", true)
+		p.due(time.Now().Add(-2*tick), tick, name("carol@slow.example"), "slow", true)
+		for user, want := range map[string]time.Duration{"anna@example.org": 1, "Anna+x@example.org": 1, "bob@example.org": 3, "nobody@slow.example": 3} {
+			for range 50 {
+				if got := ticks(user); got != want {
+					t.Fatalf("%s: a refusal leaves after %d ticks, want %d", user, got, want)
+				}
+			}
+		}
+		seen := map[time.Duration]int{}
+		for i := range 200 {
+			for _, domain := range []string{"example.org", "example.net"} {
+				user := fmt.Sprintf("nobody%d@%s", i, domain)
+				first := ticks(user)
+				for range 5 {
+					if got := ticks(user); got != first {
+						t.Fatalf("%s: a refusal leaves after %d ticks, and the one before after %d", user, got, first)
+					}
+				}
+				seen[first]++
+			}
+		}
+		if len(seen) != 2 || seen[1] < 100 || seen[3] < 100 {
+			t.Errorf("ticks of users who are nowhere: %v, want about as many of either backend", seen)
+		}
+		for i := range 4 * homeSlots { // who makes up names takes others' room, and no more
+			ticks(fmt.Sprintf("u%d@example.net", i))
+		}
+		if got := ticks("bob@example.org"); got != 3 {
+			t.Errorf("after many names that nobody has, a refusal leaves after %d ticks", got)
+		}
+		for _, n := range []auth.Name{{}, {Key: "x"}} {
+			p.due(time.Now(), tick, n, "quick", true)
+			p.due(time.Now(), tick, n, "", false)
+		}
+	})
+}
+
+// What failures cost one client is paid by that client alone: it is no part of what is remembered of a backend.
+func TestPaceOfToll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tick, toll = time.Second, 7500 * time.Millisecond
+		gw := New(newBook(), nil, nil)
+		s := &session{gw: gw, snap: &Snapshot{FailureDelay: tick}}
+		refused := func(held, at time.Duration, toll time.Duration, o outcome, cause error) time.Duration {
+			l := &login{s: s, came: time.Now(), toll: toll}
+			l.spent[stageHold] = held
+			time.Sleep(held + at)
+			l.wait(o, cause)
+			return time.Since(l.came)
+		}
+		for _, tt := range []struct {
+			what     string
+			held, at time.Duration
+			toll     time.Duration
+			o        outcome
+			cause    error
+			want     time.Duration
+		}{
+			{"wrong password", 0, 100 * time.Millisecond, 0, wrong(audit.WrongPassword), auth.ErrWrongPassword, tick},
+			{"wrong password that waited", toll, 100 * time.Millisecond, toll, wrong(audit.WrongPassword), auth.ErrWrongPassword, toll + tick},
+			{"wrong password of one who is known", 0, 100 * time.Millisecond, toll, wrong(audit.WrongPassword), auth.ErrWrongPassword, toll + tick},
+			{"a policy service was asked, too", toll + 3*time.Millisecond, 0, toll, guess(audit.PolicyRefused), wforce.ErrRefused, toll + tick},
+			{"locked out", 0, 0, toll, guess(audit.LockedOut), policy.ErrLockedOut, toll + tick},
+			{"no such user", 0, 0, 0, unknown(audit.UnknownUser), auth.ErrUnknownUser, tick},
+		} {
+			for range 40 {
+				if got := refused(tt.held, tt.at, tt.toll, tt.o, tt.cause); got != tt.want {
+					t.Fatalf("%s: refused after %v, want %v", tt.what, got, tt.want)
+				}
+			}
 		}
 	})
 }

@@ -20,6 +20,8 @@ const (
 type Verdict struct {
 	Action Action
 	Wait   time.Duration
+	// Toll is of a login that is refused: how long one with a wrong password would have waited. See Try.Toll.
+	Toll time.Duration
 }
 
 // A Login is what is known of one before anything is looked up for it.
@@ -65,7 +67,7 @@ func (v *View) Attempt(l Login) (Try, Verdict) {
 	if !ok || k.lockedOut(t.pair, now, true) {
 		t.release(now)
 		k.metrics.knownGood.Inc()
-		return Try{}, Verdict{Action: Refuse}
+		return Try{}, Verdict{Action: Refuse, Toll: v.toll(&t, now)}
 	}
 	return t, Verdict{}
 }
@@ -123,12 +125,12 @@ func (v *View) attemptUnknown(t Try, now int64) (Try, Verdict) {
 	n := t.login.Network
 	if k.lockedOut(n.key, now, false) || n.wide != 0 && k.lockedOut(n.wide, now, false) || k.lockedOut(t.pair, now, false) {
 		k.metrics.lockedOut.Inc()
-		return Try{}, Verdict{Action: Refuse}
+		return Try{}, Verdict{Action: Refuse, Toll: v.toll(&t, now)}
 	}
 	wait, ok := v.charge(&t, now)
 	if !ok {
 		k.metrics.inFlight.Inc()
-		return Try{}, Verdict{Action: Refuse}
+		return Try{}, Verdict{Action: Refuse, Toll: v.toll(&t, now)}
 	}
 	wait = max(wait, c.wait(c.Network.DelayAfter, k.failures(n.key, c, now)))
 	if n.wide != 0 {
