@@ -184,6 +184,19 @@ func scribble() {
 	}
 }
 
+// What TLS has not taken yet of a chunk outlives the chunk.
+func TestTapParks(t *testing.T) {
+	feed := &clientConn{}
+	tp := tap{feed: feed, took: chunks.Get().(*chunk), out: chunks.Get().(*chunk)}
+	n := copy(tp.took[:], "two records")
+	feed.early = tp.took[4:n]
+	tp.park()
+	scribble()
+	if tp.took != nil || tp.out != nil || string(feed.early) != "records" || cap(feed.early) > 64 {
+		t.Errorf("kept %q of %d octets", feed.early, cap(feed.early))
+	}
+}
+
 // Commands pass one by one, each in its turn, those of the login first; the answers come as they are.
 func TestBrakeCommands(t *testing.T) {
 	gate := &tokens{commands: bucket{rate: 1, burst: 5}}
