@@ -9,5 +9,8 @@
 // who makes up users or addresses without end pushes out neither a known-good pair nor a lockout. Known-good pairs and
 // lockouts survive a restart; digests of secrets have a key of their own that is never written.
 //
+// Where there is a Cluster, what one node learns holds on the others: each has all of it in memory, decides by that and waits
+// for nobody. A failure is counted by each node and acted upon by the one where it happened, which tells of what comes of it.
+//
 // A Keeper remembers; a View is what the configuration says; a Try is one login, from Attempt to its end.
 package lockout
