@@ -91,26 +91,25 @@ func TestToldAfterPassword(t *testing.T) {
 			{"legacy", access.LegacyOver, routeOf("cleo", "old"), &auth.TLS{Version: "TLS 1.0"}},
 			{"", access.Disabled, route("dora"), &auth.TLS{Version: "TLS 1.3"}},
 		} {
-			v := admit(t, g, "192.0.2.1")
 			c := client("192.0.2.1")
 			c.TLS = tt.tls
-			v2, err := g.Admit(t.Context(), c)
+			v, err := g.Admit(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer v2.Close()
-			enter(t, v2, query("anna", "x"), tt.to)
-			if got := v2.Verdict(); got != (access.Verdict{}) {
+			defer v.Close()
+			enter(t, v, query("anna", "x"), tt.to)
+			if got := v.Verdict(); got != (access.Verdict{}) {
 				t.Errorf("%s: before the password got the verdict %+v, want none", tt.reason, got)
 			}
 			for _, o := range []policy.Outcome{policy.Refused, policy.Unknown, policy.Undecided} {
-				if err := v2.Done(t.Context(), o); err != nil || v2.Verdict() != (access.Verdict{}) {
-					t.Errorf("%s: without the right password got %v, the verdict %+v, want none", tt.reason, err, v2.Verdict())
+				if err := v.Done(t.Context(), o); err != nil || v.Verdict() != (access.Verdict{}) {
+					t.Errorf("%s: without the right password got %v, the verdict %+v, want none", tt.reason, err, v.Verdict())
 				}
-				enter(t, v2, query("anna", "x"), tt.to)
+				enter(t, v, query("anna", "x"), tt.to)
 			}
-			wantDenied(t, v2.Done(t.Context(), policy.Accepted), tt.rule, tt.reason, true)
-			if got := v2.Verdict(); got.Rule != tt.rule || got.Reason != tt.reason {
+			wantDenied(t, v.Done(t.Context(), policy.Accepted), tt.rule, tt.reason, true)
+			if got := v.Verdict(); got.Rule != tt.rule || got.Reason != tt.reason {
 				t.Errorf("%s: got the verdict %+v, want the same, for the record", tt.reason, got)
 			}
 			login(t, v, "emma", policy.Accepted, "")

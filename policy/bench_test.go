@@ -156,6 +156,18 @@ func BenchmarkLogin(b *testing.B) {
 			})
 		})
 	}
+	b.Run("decisions/sameUser", func(b *testing.B) { // all of it in the processor's cache
+		v, err := g.Admit(ctx, c.client)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer v.Close()
+		measured(b, c, func() {
+			c.turn(1)
+			decide(b, v, c)
+			_ = v.Done(ctx, policy.Accepted)
+		})
+	})
 	b.Run("admitAndClose", func(b *testing.B) {
 		measured(b, c, func() {
 			v, err := g.Admit(ctx, c.client)

@@ -20,6 +20,7 @@ type Gate struct {
 	access  *access.Rules
 	wforce  *wforce.View
 	server  *wforce.ServerView // nil: popgate answers nobody
+	locks   bool               // lockouts are on
 }
 
 // Admit lets a client in, before any crypto is spent on it. It fails with AccessError or LimitError; else the caller owes the visit

@@ -110,7 +110,7 @@ func (k *Keeper) Server() *wforce.Server { return k.server }
 // Prepare makes a Gate of parts that have passed Validate. It shares what is counted with all Gates before. The error is auth.Faults,
 // all there are, by the keys of the configuration.
 func (k *Keeper) Prepare(p Parts) (*Gate, error) {
-	g := &Gate{keeper: k, limits: limit.NewRules(p.Limits.Limits())}
+	g := &Gate{keeper: k, limits: limit.NewRules(p.Limits.Limits()), locks: p.Lockout.Enabled}
 	var err [4]error
 	g.lockout, err[0] = k.lockout.Prepare(p.Lockout)
 	g.access, err[1] = k.access.Prepare(p.Access)
