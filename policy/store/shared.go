@@ -66,7 +66,7 @@ func NewShared(m *Memory, c *cluster.Client, config cluster.ShareConfig, o Share
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.nodes = cluster.NewNodes(c, part, o.Node, config.Lease)
-	s.queue.wake = make(chan struct{}, 1)
+	s.queue.wake, s.queue.later = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.sender.init(c, config)
 	s.owed.reset()
 	s.lumps.reset()

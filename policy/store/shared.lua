@@ -41,13 +41,13 @@ local function taken(key)
   return n
 end
 
--- Until when turns are paid for; nil where something else is kept.
+-- Until when turns are paid for, at most 2^53 ns from now; nil where something else is kept.
 local function paid(key)
   local v = redis.pcall('GET', prefix .. 't:' .. key)
   if not v then return 0 end
   v = tonumber(v)
   if v ~= v then return nil end
-  return v
+  return math.min(math.max(v, 0), now + 9007199254740)
 end
 
 local function pay(key, till)

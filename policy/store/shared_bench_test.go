@@ -78,3 +78,26 @@ func takeAndGive(b *testing.B, n *node, asked, times int) {
 		n.Give(asks[:1])
 	}
 }
+
+// BenchmarkSharedLogins says what decisions cost that come as those of logins do, some 6000 a second: not one behind the other, and not so
+// many that calls are full anyway. What the waiting between them costs is part of it.
+func BenchmarkSharedLogins(b *testing.B) {
+	r := runServer(b)
+	n := runNode(b, shareConfig(r.address))
+	n.together(b)
+	b.ResetTimer()
+	begun, served, calls := cpu(b), r.cpu(b), n.calls(b)
+	var wg sync.WaitGroup
+	for range 60 {
+		wg.Go(func() {
+			for range b.N/60 + 1 {
+				takeAndGive(b, n, 3, 1)
+				<-time.After(rand.N(20 * time.Millisecond))
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64((cpu(b)-begun).Microseconds())/float64(b.N), "cpu-µs/op")
+	b.ReportMetric((r.cpu(b)-served)*1e6/float64(b.N), "redis-µs/op")
+	b.ReportMetric(float64(b.N)/float64(n.calls(b)-calls), "op/call")
+}

@@ -24,6 +24,7 @@ func TestSharedForeign(t *testing.T) {
 		} else {
 			r.do(t, "SET", key, value)
 		}
+		n.Give([]Ask{{Key: 9, Turn: int64(time.Minute), Most: 3, Paid: n.memory.now() + int64(time.Minute)}})
 		asks := []Ask{{Key: 8, Most: 1000}, {Key: 9, Turn: int64(time.Millisecond), Most: 3}}
 		peers.Eventually(t, fmt.Sprintf("a turn of a key that holds %q", value), func() error {
 			if got := n.Take(t.Context(), asks); got != -1 {
@@ -144,7 +145,7 @@ func FuzzSharedAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, reply string) {
 		var q queue
-		q.wake = make(chan struct{}, 1)
+		q.wake, q.later = make(chan struct{}, 1), make(chan struct{}, 1)
 		asks := []Ask{{Key: 1, Most: 3}, {Key: 2, Turn: 1000, Most: 3}}
 		o := q.ask(asks)
 		var b batch

@@ -57,7 +57,7 @@ func (s *Shared) turn(m mode, why error) {
 func (s *Shared) cutOff(why error) {
 	s.turn(away, why) // from here on nothing is queued
 	d := &s.sender
-	d.late, d.early = 0, 0
+	d.streak = 0
 	d.batch.reset()
 	s.queue.take(&d.batch)
 	s.unsent(&d.batch, 0)

@@ -64,7 +64,8 @@ type queue struct {
 	mu    sync.Mutex
 	batch batch
 	over  bool          // there was too much; what came then is lost
-	wake  chan struct{} // says that there is something
+	wake  chan struct{} // says that there is something that somebody waits for
+	later chan struct{} // says that there is something else
 }
 
 // batch is some entries and what they ask for.
@@ -126,14 +127,22 @@ func (q *queue) open() (begin int, ok bool) {
 }
 
 func (q *queue) close(begin int, e entry) {
-	if len(q.batch.blob) == begin+1 { // nothing was asked
-		q.batch.blob = q.batch.blob[:begin]
-	} else {
+	asked := len(q.batch.blob) > begin+1
+	if asked {
 		q.batch.add(begin, e)
+	} else {
+		q.batch.blob = q.batch.blob[:begin]
 	}
 	q.mu.Unlock()
+	if !asked {
+		return
+	}
+	wake := q.wake
+	if e.order == nil {
+		wake = q.later
+	}
 	select {
-	case q.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }

@@ -30,6 +30,11 @@ const (
 	probeEvery = 200 * time.Millisecond
 	// refusedBadly is what the script answers where it finds something else than what it keeps.
 	refusedBadly = 255
+	// callEvery is how far apart calls begin at least, unless the deadline is below patientFrom: a short sleep may take a millisecond. One
+	// decision after a while is asked for at once; of many, several go together, which costs a fraction.
+	callEvery, patientFrom = 250 * time.Microsecond, 5 * time.Millisecond
+	// tellAfter is how long what nobody waits for may wait for a decision to go along with.
+	tellAfter = 2 * time.Millisecond
 )
 
 var (
@@ -46,13 +51,18 @@ type sender struct {
 	patience     time.Duration
 	deadline     time.Duration
 
-	batch       batch
-	late, early int  // calls in a row that were slow, or not
-	complained  bool // of other people's keys, since the counts were last written anew
+	batch      batch
+	streak     int  // calls in a row that were slow; below 0: that were not
+	complained bool // of other people's keys, since the counts were last written anew
 
-	start time.Time
-	begun atomic.Int64 // when the call under way began, after start; 0: there is none
+	apart time.Duration // how far calls are
+	last  time.Time     // when the last one began
+	pause *time.Timer
+	begun atomic.Int64 // when the call under way began, after origin; 0: there is none
 }
+
+// origin is the zero of sender.begun.
+var origin = time.Now()
 
 func (d *sender) init(c *cluster.Client, config cluster.ShareConfig) {
 	d.decide, d.fill = c.Script(decideLua), c.Script(fillLua)
@@ -60,48 +70,70 @@ func (d *sender) init(c *cluster.Client, config cluster.ShareConfig) {
 	d.deadline = config.Deadline
 	// A connection may have to be made in that time. What has not come by then will not.
 	d.patience = min(max(50*config.Deadline, 250*time.Millisecond), config.Redis.Timeout)
-	d.start = time.Now()
+	if config.Deadline >= patientFrom {
+		d.apart = callEvery
+	}
+	d.pause = time.NewTimer(time.Hour)
+	d.pause.Stop()
 }
 
 // stuck says that the call under way has taken longer than anybody would wait for the next.
 func (d *sender) stuck() bool {
 	begun := d.begun.Load()
-	return begun != 0 && int64(time.Since(d.start))-begun > int64(d.deadline)
+	return begun != 0 && int64(time.Since(origin))-begun > int64(d.deadline)
 }
 
 // serve sends what waits, until something is wrong or ctx ends.
 func (s *Shared) serve(ctx context.Context) error {
-	d := &s.sender
 	beat := time.NewTicker(s.config.Lease / 4)
 	defer beat.Stop()
 	probe := time.NewTicker(probeEvery)
 	defer probe.Stop()
+	var later <-chan time.Time
 	for {
-		idle := true // whether to ask though there is nothing to ask
+		idle := false // whether to ask though there is nothing to ask
 		select {
 		case <-s.queue.wake:
-			idle = false
+		case <-s.queue.later:
+			if later == nil {
+				later = time.After(tellAfter)
+			}
+			continue
+		case <-later:
 		case <-beat.C:
 			if err := s.beat(ctx); err != nil {
 				return err
 			}
+			idle = true
 		case <-probe.C:
 			idle = s.mode == slow // only this goroutine changes it, so it may look without the gate
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		d.batch.reset()
-		if !s.queue.take(&d.batch) {
-			s.unsent(&d.batch, 0)
-			return errOver
-		}
-		if len(d.batch.entries) == 0 && !idle {
-			continue
-		}
-		if err := s.send(ctx, &d.batch); err != nil {
+		later = nil
+		if err := s.sendAll(ctx, idle); err != nil {
 			return err
 		}
 	}
+}
+
+// sendAll sends what waits, in so many calls that they are not too close together.
+func (s *Shared) sendAll(ctx context.Context, idle bool) error {
+	d := &s.sender
+	if pause := d.apart - time.Since(d.last); pause > 0 {
+		d.pause.Reset(pause)
+		<-d.pause.C
+	}
+	d.last = time.Now()
+	d.batch.reset()
+	if !s.queue.take(&d.batch) {
+		s.unsent(&d.batch, 0)
+		return errOver
+	}
+	if len(d.batch.entries) == 0 && !idle {
+		return nil
+	}
+	return s.send(ctx, &d.batch)
 }
 
 // beat says that this node is alive, and looks whether its counts are still what they should be.
@@ -151,7 +183,7 @@ func (s *Shared) call(ctx context.Context, member string, blob []byte) (string, 
 	ctx, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
 	begun := time.Now()
-	d.begun.Store(max(int64(begun.Sub(d.start)), 1)) // 0 is for none
+	d.begun.Store(max(int64(begun.Sub(origin)), 1)) // 0 is for none
 	v, err := d.decide.Run(ctx, []string{s.nodes.Key()}, d.prefix, member, d.calls, 2*s.config.Lease.Milliseconds(), blob)
 	d.begun.Store(0)
 	if err != nil {
@@ -178,14 +210,14 @@ func (s *Shared) call(ctx context.Context, member string, blob []byte) (string, 
 func (s *Shared) pace(took time.Duration) {
 	d := &s.sender
 	if took > d.deadline {
-		d.late, d.early = d.late+1, 0
+		d.streak = max(d.streak, 0) + 1
 	} else {
-		d.late, d.early = 0, d.early+1
+		d.streak = min(d.streak, 0) - 1
 	}
 	switch {
-	case s.mode == together && d.late >= slowAfter:
-		s.turn(slow, fmt.Errorf("redis: %d calls in a row took longer than %s, the last one %s", d.late, d.deadline, took.Round(time.Microsecond)))
-	case s.mode == slow && d.early >= quickAfter:
+	case s.mode == together && d.streak >= slowAfter:
+		s.turn(slow, fmt.Errorf("redis: %d calls in a row took longer than %s, the last one %s", d.streak, d.deadline, took.Round(time.Microsecond)))
+	case s.mode == slow && d.streak <= -quickAfter:
 		s.turn(together, nil)
 	}
 }
