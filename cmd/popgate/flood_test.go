@@ -1,0 +1,354 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/popgate/popgate/proxy/pop3mem"
+)
+
+// floodKinds are the bad connections of a flood.
+var floodKinds = []string{"connects alone", "garbage", "a ClientHello alone", "a handshake and a wrong password"}
+
+// A flood comes from many addresses of 127.1.0.0/16, a /24 for each four of them.
+type flood struct {
+	to        string
+	addresses int
+	hello     []byte        // of a client that goes no further
+	stay      time.Duration // how long a bad connection is kept open, unless the gateway ends it
+	made      atomic.Int64
+	unmade    atomic.Int64 // could not connect
+	all       sync.WaitGroup
+}
+
+func newFlood(t testing.TB, to string, addresses int, stay time.Duration) *flood {
+	f := &flood{to: to, addresses: addresses, stay: stay}
+	client, server := net.Pipe()
+	go func() {
+		_ = tls.Client(client, floodTLS()).Handshake() // it ends with the pipe
+	}()
+	hello := make([]byte, 16<<10)
+	n, err := server.Read(hello)
+	_, _ = client.Close(), server.Close()
+	if f.hello = hello[:n]; err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func floodTLS() *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"pop3"}}
+}
+
+// bad is the i-th connection.
+func (f *flood) bad(i int) {
+	a := i % f.addresses
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(a/4), byte(1+a%4))}}
+	c, err := d.Dial("tcp", f.to)
+	if err != nil {
+		f.unmade.Add(1)
+		return
+	}
+	defer c.Close()
+	_ = c.(*net.TCPConn).SetLinger(0) // or the ports of the addresses were used up for a minute
+	_ = c.SetDeadline(time.Now().Add(f.stay))
+	f.made.Add(1)
+	switch i / f.addresses % len(floodKinds) {
+	case 0:
+		_, _ = c.Read(make([]byte, 1))
+	case 1:
+		_, _ = c.Write(bytes.Repeat([]byte("GET /"), 40))
+		_, _ = io.Copy(io.Discard, c)
+	case 2:
+		_, _ = c.Write(f.hello)
+		_, _ = io.Copy(io.Discard, c)
+	default:
+		conn := tls.Client(c, floodTLS())
+		if conn.Handshake() == nil {
+			_, _ = fmt.Fprintf(conn, "USER u%d@example.org\r\nPASS guess %d\r\n", i%1000, i)
+			_, _ = io.CopyN(io.Discard, conn, int64(len("+OK POP3 ready\r\n+OK\r\n-ERR")))
+		}
+	}
+}
+
+// run makes so many connections a second for a while, and says how many it made.
+func (f *flood) run(perSecond int, d time.Duration) {
+	began := time.Now()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; time.Since(began) < d; <-tick.C {
+		for due := int(time.Since(began).Seconds() * float64(perSecond)); i < due; i++ {
+			n := i
+			f.all.Go(func() { f.bad(n) })
+		}
+	}
+}
+
+// goodLogins has users log in one after another for a while, each from an address of its own and each as often, and says how long
+// each login took, from connect to the welcome.
+func goodLogins(t testing.TB, s *stream, users int, pause, d time.Duration) []time.Duration {
+	t.Helper()
+	var (
+		mu   sync.Mutex
+		took []time.Duration
+		all  sync.WaitGroup
+	)
+	end := time.Now().Add(d)
+	for i := range users {
+		all.Go(func() {
+			for time.Now().Before(end) {
+				began := time.Now()
+				err := s.loginFrom(fmt.Sprintf("127.2.%d.1", i), fmt.Sprintf("u%d@example.org", i))
+				mu.Lock()
+				took = append(took, time.Since(began))
+				mu.Unlock()
+				if err != nil {
+					t.Errorf("u%d: %v", i, err)
+					return
+				}
+				time.Sleep(pause) // as mail clients do, only longer
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(took)
+	return took
+}
+
+// loginFrom is once, from an address, to the welcome.
+func (f *stream) loginFrom(addr, user string) error {
+	c, err := dialPOP3([]string{f.address, addr})
+	if err != nil {
+		return err
+	}
+	raw := c.conn.(*net.TCPConn)
+	defer func() {
+		_ = raw.SetLinger(0)
+		_ = raw.Close()
+	}()
+	_ = c.conn.SetDeadline(time.Now().Add(patience))
+	if err := c.startTLS(f.ca, "mail.example.org"); err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	for _, line := range []string{"", "USER " + user + "\r\n", "PASS " + password + "\r\n"} {
+		if _, err := io.WriteString(c.conn, line); err != nil {
+			return err
+		}
+		if reply, err := c.lines.ReadString('\n'); err != nil || !strings.HasPrefix(reply, "+OK") {
+			return fmt.Errorf("after %.4q: %q, %w", line, reply, err)
+		}
+	}
+	return nil
+}
+
+// floodMail is a server for the good users, who are u0 and so on.
+func floodMail(t testing.TB, users int) string {
+	server := pop3mem.New(pop3mem.Options{})
+	for i := range users {
+		account := fmt.Sprintf("u%d@example.org", i)
+		server.Add(account, password, pop3mem.Welcome(account)...)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-served
+	})
+	return l.Addr().String()
+}
+
+// Of a flood, each address gets what its limit says and no more, whatever its connections do; users of other addresses are served all
+// the time, and nothing of the flood stays.
+func TestFloodIsCounted(t *testing.T) {
+	const (
+		addresses = 40
+		each      = 3 * 4 // connections of an address: three of each kind
+		burst     = 5
+		users     = 4
+	)
+	s := serveConfig(t, fmt.Sprintf(`
+backends: [{name: old, servers: [{address: %q}]}]
+limits: {failure_delay: 20ms, per_ip: {connections: 5/d}, overrides: [{name: users, networks: [127.2.0.0/16], per_ip: {connections: 0}}]}
+log: {level: error}
+`, floodMail(t, users)))
+	f := newFlood(t, s.address, addresses, patience)
+	good := &stream{address: s.address, ca: s.roots}
+	for i := range addresses * each {
+		f.all.Go(func() { f.bad(i) })
+	}
+	if took := goodLogins(t, good, users, 5*time.Millisecond, time.Second); len(took) < users {
+		t.Errorf("%d logins in a second, want some of each user", len(took))
+	}
+	want := fmt.Sprintf(`popgate_limit_refusals_total{limit="per_ip.connections"} %d`, addresses*(each-burst))
+	deadline := time.Now().Add(patience)
+	for got := ""; got != want; {
+		if time.Now().After(deadline) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		got = metricOf(t, s, "popgate_limit_refusals_total")
+	}
+	if n := f.unmade.Load(); n > 0 {
+		t.Errorf("%d of the flood's connections came to nothing by themselves", n)
+	}
+}
+
+// metricOf is a metric's line.
+func metricOf(t *testing.T, s *served, name string) string {
+	t.Helper()
+	families, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name && len(f.GetMetric()) == 1 {
+			m := f.GetMetric()[0]
+			return fmt.Sprintf("%s{%s=%q} %v", name, m.GetLabel()[0].GetName(), m.GetLabel()[0].GetValue(), m.GetCounter().GetValue())
+		}
+	}
+	return ""
+}
+
+// TestFlood measures what a flood does to good users: docs/performance.md has its figures. It takes minutes and all of the machine, so
+// it runs with POPGATE_FLOOD=1 alone; POPGATE_FLOOD_RATE is how many bad connections a second (5000).
+func TestFlood(t *testing.T) {
+	if os.Getenv("POPGATE_FLOOD") == "" {
+		t.Skip("POPGATE_FLOOD=1 measures what a flood does to good users")
+	}
+	rate := 5000
+	if text := os.Getenv("POPGATE_FLOOD_RATE"); text != "" {
+		var err error
+		if rate, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(floodLimits)) {
+		t.Run(name, func(t *testing.T) { measureFlood(t, rate, floodLimits[name]) })
+	}
+}
+
+// floodLimits are the limits that a flood is measured with.
+var floodLimits = map[string]string{
+	"0 none": `{}`,
+	"1 connections": `
+  per_ip: {connections: 60/m burst 20, sessions: 50}`,
+	"2 all": `
+  per_ip: {connections: 30/m burst 10, sessions: 20, handshakes: 4}
+  per_network: {connections: 60/m burst 20}`,
+}
+
+func measureFlood(t *testing.T, rate int, limits string) {
+	const (
+		users    = 20
+		quiet    = 10 * time.Second
+		flooding = 15 * time.Second
+		settle   = 4 * time.Second // the bursts of all addresses
+	)
+	address, metrics, cpu := startFlooded(t, floodMail(t, users), limits)
+	good := &stream{address: address.to, ca: address.ca}
+	goodLogins(t, good, users, 50*time.Millisecond, 2*time.Second) // the first of all cost more
+	before := goodLogins(t, good, users, 100*time.Millisecond, quiet)
+	f := newFlood(t, address.to, 1000, 2*time.Second)
+	var flooder sync.WaitGroup
+	flooder.Go(func() { f.run(rate, flooding) })
+	began, used := time.Now(), cpu()
+	first := goodLogins(t, good, users, 100*time.Millisecond, settle)
+	under := goodLogins(t, good, users, 100*time.Millisecond, flooding-settle-time.Second)
+	took, used := time.Since(began), cpu()-used
+	flooder.Wait()
+	f.all.Wait()
+	t.Logf("quiet: %d logins, %s", len(before), percentiles(before))
+	t.Logf("flood, first %v: %d logins, %s", settle, len(first), percentiles(first))
+	t.Logf("flood, then: %d logins, %s; p99 %.1f times the quiet one's", len(under), percentiles(under), float64(at(under, 99))/float64(at(before, 99)))
+	t.Logf("%d bad connections a second were made, %d failed; popgate used %.2f of a core", int(float64(f.made.Load())/flooding.Seconds()), f.unmade.Load(), used.Seconds()/took.Seconds())
+	text, err := fetch("http://" + metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "popgate_limit_refusals_total") || strings.HasPrefix(line, "popgate_logins_total") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+}
+
+func at(d []time.Duration, percent int) time.Duration { return d[(len(d)-1)*percent/100] }
+
+func percentiles(d []time.Duration) string {
+	return fmt.Sprintf("p50 %v p90 %v p99 %v", at(d, 50).Round(100*time.Microsecond), at(d, 90).Round(100*time.Microsecond), at(d, 99).Round(100*time.Microsecond))
+}
+
+// flooded is where a gateway of its own process listens.
+type flooded struct{ to, ca string }
+
+// startFlooded starts one, and says besides how much CPU it has used.
+func startFlooded(t *testing.T, backend, limits string) (f flooded, metrics string, cpu func() time.Duration) {
+	dir := t.TempDir()
+	if _, err := writeCertificates(filepath.Join(dir, "tls")); err != nil {
+		t.Fatal(err)
+	}
+	var ports [2]int
+	for i := range ports {
+		var err error
+		if ports[i], err = freePort(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f = flooded{to: fmt.Sprintf("127.0.0.1:%d", ports[0]), ca: filepath.Join(dir, "tls", "ca.pem")}
+	metrics = fmt.Sprintf("127.0.0.1:%d", ports[1])
+	text := strings.NewReplacer("DIR", dir, "ADDRESS", f.to, `metrics: {address: ""}`, "metrics: {address: \""+metrics+"\"}").Replace(servedBase) +
+		fmt.Sprintf("backends: [{name: old, servers: [{address: %q}]}]\nlimits: %s\n", backend, limits)
+	file := filepath.Join(dir, "popgate.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("popgate", "serve", "-c", file) // TestMain has put it there
+	cmd.Env = append(os.Environ(), "GOMAXPROCS="+os.Getenv("POPGATE_FLOOD_PROCS"))
+	p, err := launch(cmd, filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Log(tail(p.log, 4<<10))
+		}
+	})
+	for deadline := time.Now().Add(patience); ; {
+		if ok, err := ready("http://" + metrics + "/readyz"); ok {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	return f, metrics, func() time.Duration { return cpuOf(t, cmd.Process.Pid) }
+}
+
+// cpuOf is the CPU time of a process.
+func cpuOf(t *testing.T, pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * (time.Second / 100)
+}
