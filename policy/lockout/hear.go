@@ -64,7 +64,7 @@ func (k *Keeper) hearSuccess(m []byte) bool {
 		return false
 	}
 	user := Key(binary.BigEndian.Uint64(m[1+networkSize:]))
-	key, now := pair(k.hasher.network(p), user), k.now()
+	key, now := pair(k.hasher.ofNetwork(p), user), k.now()
 	k.remember(key, now, now, func() bool { return k.mayKnow(user, now) })
 	k.pairs.remove(key)
 	return true

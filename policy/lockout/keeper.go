@@ -128,16 +128,16 @@ func (k *Keeper) config() Config {
 }
 
 // User is the key of a user's name as it is counted (auth.Name.Key).
-func (k *Keeper) User(name string) Key { return digest(&k.hasher.names, ofUser, []byte(name)) }
+func (k *Keeper) User(name string) Key { return k.hasher.ofUser(name) }
 
 // Secret is the digest of a secret. It holds until the process ends, is never written, and keeps no copy.
-func (k *Keeper) Secret(secret []byte) Key { return digest(&k.hasher.secrets, ofSecret, secret) }
+func (k *Keeper) Secret(secret []byte) Key { return k.hasher.secret.digest(secret) }
 
 // Network is a client network with its key, made once for each session.
 func (k *Keeper) Network(p netip.Prefix) Network {
-	n := Network{Prefix: p, key: k.hasher.network(p)}
+	n := Network{Prefix: p, key: k.hasher.ofNetwork(p)}
 	if w := wide(p); w.IsValid() {
-		n.wide = k.hasher.network(w)
+		n.wide = k.hasher.ofNetwork(w)
 	}
 	return n
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+
+	"github.com/dchest/siphash"
 	"strconv"
 )
 
@@ -28,7 +30,7 @@ func (k *Key) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// keySize is the number of bytes of a digest's own key.
+// keySize is the number of bytes of the keys that digests are made with.
 const keySize = 32
 
 // What a digest is of; the same bytes give different keys.
@@ -40,41 +42,47 @@ const (
 
 // hasher makes keys. names is kept beside the state, so that it is understood after a restart; secrets is never written.
 type hasher struct {
-	names, secrets [keySize]byte
+	names, secrets        [keySize]byte
+	user, network, secret half
 }
+
+// A half is the key of one kind of digests.
+type half struct{ k0, k1 uint64 }
 
 func newHasher() hasher {
 	var h hasher
 	_, _ = rand.Read(h.names[:]) // never fails: crypto/rand
 	_, _ = rand.Read(h.secrets[:])
+	h.ready()
 	return h
 }
 
-func (h *hasher) network(p netip.Prefix) Key {
+// ready makes what digests are made with of names and secrets.
+func (h *hasher) ready() {
+	h.user, h.network, h.secret = halfOf(&h.names, ofUser), halfOf(&h.names, ofNetwork), halfOf(&h.secrets, ofSecret)
+}
+
+func halfOf(key *[keySize]byte, of byte) half {
+	sum := sha256.Sum256(append(key[:len(key):len(key)], of))
+	return half{binary.LittleEndian.Uint64(sum[:]), binary.LittleEndian.Uint64(sum[8:])}
+}
+
+func (h *hasher) ofNetwork(p netip.Prefix) Key {
 	a := p.Addr().As16()
 	var b [17]byte
 	copy(b[:], a[:])
 	b[16] = byte(p.Bits())
-	return digest(&h.names, ofNetwork, b[:])
+	return h.network.digest(b[:])
 }
 
-// digest is the first 8 bytes of SHA-256 over key and data: cut that far, nobody can go on hashing from it. What it
-// copies of data is wiped.
-func digest(key *[keySize]byte, of byte, data []byte) Key {
-	var room [256]byte
-	b := append(room[:0], key[:]...)
-	b = append(b, of)
-	if len(data) > cap(b)-len(b) {
-		first := sha256.Sum256(data)
-		b = append(b, first[:]...)
-		b = append(b, of) // 32 bytes and this one: no short data looks like it but data of that very digest
-	} else {
-		b = append(b, data...)
-	}
-	sum := sha256.Sum256(b)
-	clear(b)
-	return Key(max(binary.LittleEndian.Uint64(sum[:8]), 1))
+// ofUser is the key of a user's name.
+func (h *hasher) ofUser(name string) Key {
+	var room [256]byte // longer ones are allocated
+	return h.user.digest(append(room[:0], name...))
 }
+
+// digest is SipHash-2-4: fast for short texts, and nobody without the key can tell anything by it or make two texts meet.
+func (h half) digest(data []byte) Key { return Key(max(siphash.Hash(h.k0, h.k1, data), 1)) }
 
 // pair is the key of two keys, in that order. Both are keyed digests, so that mixing them well is enough.
 func pair(a, b Key) Key {

@@ -157,7 +157,7 @@ func (k *Keeper) subject(network netip.Prefix, user string) (Key, record, error)
 	if !counted.IsValid() || network.Bits() < counted.Bits() {
 		return 0, record{}, errWide
 	}
-	key, r := k.hasher.network(counted), record{network: counted}
+	key, r := k.hasher.ofNetwork(counted), record{network: counted}
 	if user != "" {
 		r.user = k.userOf(user)
 		key = pair(key, r.user)

@@ -62,6 +62,7 @@ func (k *Keeper) join(c *Cluster) {
 		}
 		copy(key[:], derived)
 	}
+	k.hasher.ready()
 	c.Bus.Subscribe(busPart, k.hear)
 	c.Known.Own(k.takeKnown, k.allKnown)
 	c.Lockouts.Own(k.takeLockout, k.allLockouts)

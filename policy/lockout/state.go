@@ -98,6 +98,7 @@ func (k *Keeper) loadKey() (made bool, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err == nil && len(data) == keySize:
 		copy(k.hasher.names[:], data)
+		k.hasher.ready()
 		clear(data)
 		k.warnOpen(path)
 		return false, nil
@@ -227,7 +228,7 @@ func (r *record) notAhead(now int64) {
 
 // key is what a lockout is kept by.
 func (k *Keeper) key(r *record) Key {
-	key := k.hasher.network(r.network)
+	key := k.hasher.ofNetwork(r.network)
 	if r.user != 0 {
 		key = pair(key, r.user)
 	}

@@ -330,3 +330,16 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+// TestFolderIsMade: the first start has no folder for state yet.
+func TestFolderIsMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state", "popgate")
+	k := lockout.New(dir, lockout.Options{})
+	k.Load()
+	if err := k.Save(); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder: got %v, %v, want 0700", info, err)
+	}
+}

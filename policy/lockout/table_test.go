@@ -67,15 +67,14 @@ func TestDigest(t *testing.T) {
 	long := make([]byte, 5000)
 	longer := append(slices.Clone(long), 0)
 	keys := []Key{
-		digest(&a.names, ofUser, []byte("x")), digest(&a.names, ofNetwork, []byte("x")), digest(&a.secrets, ofUser, []byte("x")),
-		digest(&b.names, ofUser, []byte("x")), digest(&a.names, ofUser, nil), digest(&a.names, ofUser, long), digest(&a.names, ofUser, longer),
-		digest(&a.names, ofUser, long[:223]), digest(&a.names, ofUser, long[:224]),
+		a.user.digest([]byte("x")), a.network.digest([]byte("x")), a.secret.digest([]byte("x")), b.user.digest([]byte("x")),
+		a.user.digest(nil), a.user.digest(long), a.user.digest(longer), a.user.digest(long[:255]), a.user.digest(long[:256]),
 	}
 	slices.Sort(keys)
 	if n := len(slices.Compact(keys)); n != 9 {
 		t.Errorf("got %d different keys, want 9", n)
 	}
-	if digest(&a.names, ofUser, long) != digest(&a.names, ofUser, slices.Clone(long)) {
+	if a.user.digest(long) != a.ofUser(string(long)) {
 		t.Error("the same data gave two keys")
 	}
 	if text, err := Key(0xabc).MarshalText(); string(text) != "0000000000000abc" || err != nil {

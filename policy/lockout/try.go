@@ -184,21 +184,15 @@ func (t *Try) Succeeded() {
 	if v == nil {
 		return
 	}
-	now := v.keeper.now()
-	t.release(now)
+	k, now := v.keeper, v.keeper.now()
+	if !t.good {
+		t.release(now)
+	}
 	t.view = nil
-	if v.config.KnownFor <= 0 {
+	if !t.good && (v.config.KnownFor <= 0 || !k.mayKnow(t.login.User, now)) {
 		return
 	}
-	k := v.keeper
-	if !t.good && !k.mayKnow(t.login.User, now) {
-		return
-	}
-	s := k.known.lock(t.pair)
-	g := s.use(t.pair)
-	before := g.success
-	g.success = now
-	s.mu.Unlock()
+	before := k.know(t, now)
 	k.changed.Store(true)
 	if !t.good {
 		k.pairs.remove(t.pair)
@@ -207,6 +201,21 @@ func (t *Try) Succeeded() {
 	if k.cluster != nil && v.toTell(t.pair, before, now) {
 		k.tellSuccess(t, now)
 	}
+}
+
+// know notes that the pair of t has just logged in, and says when it did so before.
+func (k *Keeper) know(t *Try, now int64) (before int64) {
+	s := k.known.lock(t.pair)
+	defer s.mu.Unlock()
+	g := s.get(t.pair)
+	if g != nil && t.charged {
+		g.land()
+	}
+	if g == nil || now-g.success >= hour { // who was here within the hour is among the newest anyway: moving costs more than all the rest
+		g = s.use(t.pair)
+	}
+	before, g.success = g.success, now
+	return before
 }
 
 // mayKnow counts one more network that the user is known in, unless these are too many for a day: who has one account and
