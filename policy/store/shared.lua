@@ -46,7 +46,7 @@ local function paid(key)
   local v = redis.pcall('GET', prefix .. 't:' .. key)
   if not v then return 0 end
   v = tonumber(v)
-  if v ~= v then return nil end
+  if not v or v ~= v then return nil end
   return math.min(math.max(v, 0), now + 9007199254740)
 end
 
@@ -122,7 +122,7 @@ while pos <= size do
         out[#out + 1] = struct.pack('<d', 0)
       else
         pay(keys[i], values[i])
-        out[#out + 1] = struct.pack('<d', values[i] - now)
+        out[#out + 1] = struct.pack('<d', math.max(values[i] - now, 0))
       end
     end
   end

@@ -16,6 +16,8 @@ func TestSharedForeign(t *testing.T) {
 	r := runServer(t)
 	n := runNode(t, shareConfig(r.address))
 	n.together(t)
+	// Nothing at all is what time has brought back.
+	n.Give([]Ask{{Key: 10, Turn: int64(time.Minute), Most: 3, Paid: n.memory.now() + int64(time.Minute)}})
 	key := r.redis.Key(part, "t:") + "\x09\x00\x00\x00\x00\x00\x00\x00"
 	for i, value := range []string{"", "something", "nan", "inf", "-inf", "1e400", "0x7f"} {
 		r.do(t, "DEL", key)
@@ -38,6 +40,9 @@ func TestSharedForeign(t *testing.T) {
 	}
 	if got := n.log.count("something else"); got != 1 {
 		t.Errorf("log lines: got %d, want 1", got)
+	}
+	if got := n.log.count("no longer shared"); got != 0 {
+		t.Errorf("outages: got %d, want none for one key", got)
 	}
 	if n.Trouble() != nil {
 		t.Errorf("trouble: %v, want none for one key", n.Trouble())
