@@ -101,13 +101,13 @@ func (r *Rules) Ask(to []store.Ask, m Moment, h *store.Hasher, s *Subject) []sto
 		}
 		key := w.key(what.Scope)
 		if paced {
-			// What is owed to a slower rate, before a reload, must not outlast it: each rate has a count of its own.
-			key += store.Key(b.turn) * 0x9e3779b97f4a7c15
+			// What is owed to a slower rate, or to a larger burst, before a reload must not outlast it: each has a count of its own.
+			key += store.Key(b.turn)*0x9e3779b97f4a7c15 + store.Key(b.most)*0xd1b54a32d192ed03
 		}
 		if s.Exempt {
 			b.most = 0
 		}
-		to = append(to, store.Ask{Key: key.Of(class[what.Scope], tag), Turn: b.turn, Most: b.most, Tag: tag})
+		to = append(to, store.Ask{Key: key.Of(class[what.Scope], tag), Turn: b.turn, Most: b.most, Tag: tag, Whole: what.Quantity == LoginDelay})
 	}
 	return to
 }

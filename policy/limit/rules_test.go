@@ -176,6 +176,16 @@ func TestPacedByRate(t *testing.T) {
 	if x, y := asked(a, limit.Downloading, c, route), asked(b, limit.Downloading, c, route); x[0].Key == y[0].Key || x[1].Key != y[1].Key {
 		t.Error("download: want another key where the rate is another, and only there")
 	}
+	short := everything()
+	short.User.Download.Burst = 1 << 30
+	if x, y := asked(a, limit.Downloading, c, route), asked(valid(t, short), limit.Downloading, c, route); x[0].Key == y[0].Key {
+		t.Error("download: want another key where the burst is another")
+	}
+	for _, ask := range asked(a, limit.Acceptance, c, route) {
+		if what := limit.Of(ask.Tag); ask.Whole != (what.Quantity == limit.LoginDelay) {
+			t.Errorf("%s: got whole %v: a delay that was announced is the same on each node", what, ask.Whole)
+		}
+	}
 	if x, y := asked(a, limit.Acceptance, c, route), asked(b, limit.Acceptance, c, route); x[2].Key != y[2].Key {
 		t.Error("logins: got another key")
 	}

@@ -15,6 +15,18 @@ type Ask struct {
 	Paid int64
 	// Tag is the asker's own; nobody here looks at it.
 	Tag uint8
+	// Whole says that a node that decides alone does not divide the limit among the nodes.
+	Whole bool
+	// divided is by how many the limit was when Take granted this; 0 is 1.
+	divided int32
+}
+
+// cost is how long the turn was that Take granted.
+func (a *Ask) cost() int64 {
+	if a.divided > 1 {
+		return span(a.Turn, int64(a.divided))
+	}
+	return a.Turn
 }
 
 // Place says that this asks for a place, which has to be given back, and not for a turn, which time brings back.

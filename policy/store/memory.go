@@ -97,7 +97,7 @@ func (m *Memory) Give(asks []Ask) {
 		if a.Place() {
 			s.release(a.Key)
 		} else if c := s.rates[a.Key.class()].find(a.Key, now); c != nil { // what was forgotten has nothing to give
-			c.until = GiveTurn(a.Turn, c.until, a.Paid, now)
+			c.until = GiveTurn(a.cost(), c.until, a.Paid, now)
 		}
 		s.mu.Unlock()
 	}

@@ -173,7 +173,7 @@ func (s *Shared) takeAlone(asks []Ask) (refused int) {
 		return refused
 	}
 	for i := range own {
-		asks[i].Paid = own[i].Paid
+		asks[i].Paid, asks[i].divided = own[i].Paid, own[i].divided
 	}
 	s.settle(asks, taken)
 	return -1
@@ -195,7 +195,7 @@ func (s *Shared) divide(asks []Ask) (refused int) {
 		return refused
 	}
 	for i := range own {
-		asks[i].Paid = own[i].Paid
+		asks[i].Paid, asks[i].divided = own[i].Paid, own[i].divided
 	}
 	return -1
 }
@@ -217,9 +217,9 @@ func (s *Shared) share(asks, room []Ask) []Ask {
 	room = append(room, asks...)
 	for i := range room {
 		a := &room[i]
-		if a.Most > 0 {
+		if a.Most > 0 && !a.Whole {
 			a.Most = max(a.Most/n, 1)
-			a.Turn = span(a.Turn, n) // n nodes at an n-th of the rate; a place stays one
+			a.Turn, a.divided = span(a.Turn, n), int32(n) // n nodes at an n-th of the rate; a place stays one
 		}
 	}
 	return room

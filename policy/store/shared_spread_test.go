@@ -196,3 +196,32 @@ func TestSharedSpendAlone(t *testing.T) {
 		t.Errorf("a turn, all being spent: got %d, want 0", got)
 	}
 }
+
+// TestSharedPartGiven: what was taken at a part of the rate is given back altogether, and what is whole is not divided.
+func TestSharedPartGiven(t *testing.T) {
+	r := runServer(t)
+	config := shareConfig(r.address)
+	config.Spread = cluster.SpreadEven
+	a, b := runNode(t, config), runNode(t, config)
+	a.together(t)
+	b.together(t)
+	twoAlive(t, a, b)
+	r.Down(t)
+	a.apart(t)
+	for i := range 100 {
+		asks := turns(1, time.Hour, 20)
+		if got := a.Take(t.Context(), asks); got != -1 {
+			t.Fatalf("turn %d, all before given back: got %d", i, got)
+		}
+		a.Give(asks)
+	}
+	whole := turns(2, time.Hour, 1)
+	whole[0].Whole = true
+	if got := a.Take(t.Context(), whole); got != -1 {
+		t.Fatalf("a whole turn: got %d", got)
+	}
+	now := a.memory.now()
+	if out := a.memory.until(2, now) - now; out > int64(time.Hour) {
+		t.Errorf("a whole turn: it is out for %s, want an hour", time.Duration(out))
+	}
+}
