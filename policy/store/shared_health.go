@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -57,6 +58,9 @@ func (h *health) turn(m mode, why error, s *Shared) {
 		h.since, h.first, h.why = time.Time{}, false, nil
 	case former == together:
 		h.since = time.Now()
+		if errors.Is(why, context.Canceled) {
+			return // it ends
+		}
 		s.log.Warn("limits are no longer shared with the other nodes; this one decides alone", "spread", s.config.Spread, "error", why)
 	}
 }

@@ -27,8 +27,10 @@ func (s *Shared) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := s.merge(ctx)
 		if err == nil {
-			pause = firstPause
-			err = s.serve(ctx)
+			began := time.Now()
+			if err = s.serve(ctx); time.Since(began) > longPause {
+				pause = firstPause
+			}
 		}
 		s.cutOff(err)
 		// A Redis that has only lost our counts is there: they are written at once, the first time.

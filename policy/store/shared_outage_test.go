@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/popgate/popgate/auth/peers"
 )
 
@@ -277,4 +279,20 @@ func TestSharedNeverThere(t *testing.T) {
 			t.Errorf("%s: trouble %v says not why", address, n.Trouble())
 		}
 	}
+}
+
+// TestSharedLostAgain: to a Redis that loses at once what is written there the counts are not written without end.
+func TestSharedLostAgain(t *testing.T) {
+	r := runServer(t)
+	n := runNode(t, shareConfig(r.address))
+	n.together(t)
+	x := runCrowd(t, n, 3)
+	for begun := time.Now(); time.Since(begun) < 2*time.Second; {
+		r.do(t, "FLUSHALL")
+	}
+	x.end()
+	if got := testutil.ToFloat64(n.metrics.resyncs); got < 2 || got > 30 {
+		t.Errorf("counts were written %v times in two seconds, want a few", got)
+	}
+	n.together(t)
 }

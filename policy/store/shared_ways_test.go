@@ -139,6 +139,9 @@ func TestSharedLeave(t *testing.T) {
 	if got := b.Take(t.Context(), places(1, 1)); got != -1 {
 		t.Errorf("a place of a node that has ended: got %d", got)
 	}
+	if got := a.log.count("no longer shared"); got != 0 {
+		t.Errorf("a node that ends complains %d times", got)
+	}
 	if a.Trouble() == nil {
 		t.Error("a node that has ended has no trouble")
 	}
