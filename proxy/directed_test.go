@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/policy/access"
 	"github.com/popgate/popgate/policy/audit"
 	"github.com/popgate/popgate/proxy/backend"
 	"github.com/popgate/popgate/proxy/pop3mem"
@@ -266,6 +267,38 @@ func TestMovingToNowhere(t *testing.T) {
 		}
 		if took := time.Since(began); want == audit.BackendDown && took < 100*time.Millisecond {
 			t.Errorf("login %d: refused after %s, before its tick", i, took)
+		}
+		if e := r.next(); e.Reason != want {
+			t.Errorf("login %d: %q, want %q", i, e.Reason, want)
+		}
+		c.conn.Close()
+		r.next()
+	}
+}
+
+// Where the client may not come to one of the two backends, the failures at the other one count all the same.
+func TestMovingWhereClientMayNot(t *testing.T) {
+	address, server, _ := countedMail(t)
+	server.Add("bob", "before")
+	bob := auth.Route{Backend: "old", Then: "new", Server: auth.Server{Address: address}, Login: auth.BackendLogin{User: "bob"}}
+	r := start(t, address, func(s *settings) {
+		s.router = &directed{answers: map[string]func(auth.Query) (auth.Route, error){"bob": as(bob, nil)}}
+		there := backend.DefaultConfig()
+		there.Name, there.Servers = "new", []backend.ServerConfig{{Address: "127.0.0.1:1", Weight: 1}}
+		s.more = []backend.Config{there}
+		s.limits.LoginsPerIP = rate(t, "2/h")
+		rule := access.DefaultRule()
+		rule.Name, rule.Backends, rule.Networks.Deny = "not there", []string{"new"}, []string{"loopback"}
+		s.access = access.DefaultConfig()
+		s.access.Lists = []access.ListConfig{{Name: "loopback", Networks: []string{"127.0.0.0/8"}}}
+		s.access.Rules = []access.RuleConfig{rule}
+	})
+	for i, want := range []audit.Reason{audit.AccessDenied, audit.AccessDenied, audit.RateLimited} {
+		c := r.dial()
+		c.expect("+OK POP3 ready")
+		got := c.try("bob", "guess")
+		if want == audit.AccessDenied && got != "-ERR [AUTH] Wrong user name or password" {
+			t.Errorf("login %d: got %q", i, got)
 		}
 		if e := r.next(); e.Reason != want {
 			t.Errorf("login %d: %q, want %q", i, e.Reason, want)

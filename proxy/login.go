@@ -66,14 +66,15 @@ func (s *session) login(ctx context.Context, creds auth.Credentials) error {
 
 // run goes from the credentials to the session at the backend.
 func (l *login) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.s.snap.Timeouts.BackendLogin)
-	defer cancel()
 	if err := l.timed(ctx, stageGate, l.attempt); err != nil {
 		return err
 	}
-	if err := l.timed(ctx, stageHold, l.s.visit.Hold); err != nil {
+	if err := l.timed(ctx, stageHold, l.hold); err != nil {
 		return err
 	}
+	// Not before: a login that had to wait for longer would be told that it was no question of its password.
+	ctx, cancel := context.WithTimeout(ctx, l.s.snap.Timeouts.BackendLogin)
+	defer cancel()
 	if err := l.timed(ctx, stageRoute, l.find); err != nil {
 		return err
 	}
@@ -93,6 +94,18 @@ func (l *login) timed(ctx context.Context, stage int, step func(context.Context)
 // attempt asks the gate, before anything is looked up.
 func (l *login) attempt(ctx context.Context) error {
 	return l.s.visit.Attempt(ctx, &l.query)
+}
+
+// hold waits as long as the gate wants, or until the gateway goes down.
+func (l *login) hold(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l.s.held.Store(&cancel)
+	defer l.s.held.Store(nil)
+	if l.s.gw.isClosing() { // after arming: the wake may have come just before
+		cancel(errShutdown)
+	}
+	return l.s.visit.Hold(ctx)
 }
 
 // find asks the router where the user goes. A name that cannot be one has no key, and goes nowhere.
@@ -125,7 +138,7 @@ func (l *login) logIn(ctx context.Context) error {
 	if l.moves && wrongPassword(err) {
 		l.turn("")
 		if err := l.enter(ctx); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errHalfRefused, err)
 		}
 		if err = l.logInAt(ctx); err != nil && !wrongPassword(err) {
 			err = fmt.Errorf("%w: %w", errHalfRefused, err)

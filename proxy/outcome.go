@@ -43,7 +43,7 @@ var (
 	errNoSlot          = errors.New("too many handshakes at work")
 	errInternal        = errors.New("fault in popgate")
 	errDisabled        = errors.New("the directory says that the account is disabled")
-	errHalfRefused     = errors.New("one of the two backends of a user who is being moved refused the password, and the other cannot tell")
+	errHalfRefused     = errors.New("one of the two backends of a user who is being moved refused the password, and the other cannot tell, or may not be asked")
 	errLoginRefused    = errors.New("the backend refused a user whose password was checked already; look at the password or master user that the directory gives for it")
 )
 
@@ -152,8 +152,8 @@ var backendTable = map[backend.Kind]outcome{
 // outcomeOf is the only way from a cause to its audit reason, its reply, its metric label and what the gate counts.
 func outcomeOf(cause error) outcome {
 	o := outcomeFor(cause)
-	if o.code == pop3.CodeSysTemp && !o.ends && errors.Is(cause, errHalfRefused) {
-		o.gate, o.paced = policy.Refused, true // or it could be guessed at one backend for as long as the other is down
+	if (o.code == pop3.CodeSysTemp || o.code == pop3.CodeAuth) && !o.ends && errors.Is(cause, errHalfRefused) {
+		o.gate, o.paced = policy.Refused, true // or it could be guessed at one backend for as long as the other is down, or not for the client
 	}
 	return o
 }

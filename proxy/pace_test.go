@@ -16,6 +16,7 @@ import (
 	"github.com/popgate/popgate/auth"
 	"github.com/popgate/popgate/policy"
 	"github.com/popgate/popgate/policy/audit"
+	"github.com/popgate/popgate/policy/lockout"
 	"github.com/popgate/popgate/policy/wforce"
 )
 
@@ -40,6 +41,61 @@ func TestRefusalTick(t *testing.T) {
 		}
 		c.conn.Close()
 		r.gw.Close()
+	})
+}
+
+// held is a gateway whose refused logins make the next one from there wait for 20 seconds.
+func held(t *testing.T, change func(*settings)) (*rig, *client) {
+	t.Helper()
+	s := defaults("127.0.0.1:1")
+	s.lockout = lockout.DefaultConfig()
+	s.lockout.Delay, s.lockout.MaxDelay, s.lockout.User.DelayAfter = 20*time.Second, 20*time.Second, 1
+	change(s)
+	r := newRig(t, s)
+	c := r.pipe()
+	c.startTLS(&tls.Config{InsecureSkipVerify: true})
+	c.expect("+OK POP3 ready")
+	if got := c.try("nobody@example.net", "guess"); got != "-ERR [AUTH] Wrong user name or password" {
+		t.Errorf("the first login: got %q", got)
+	}
+	return r, c
+}
+
+// What a login has waited for earlier failures is no part of the time that backends have: it is answered as others are.
+func TestHeldForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, c := held(t, func(s *settings) { s.timeouts.BackendLogin = 10 * time.Second })
+		began := time.Now()
+		if got := c.try("nobody@example.net", "another guess"); got != "-ERR [AUTH] Wrong user name or password" {
+			t.Errorf("got %q", got)
+		}
+		if took := time.Since(began); took != 20*time.Second {
+			t.Errorf("refused after %v, want 20s", took)
+		}
+		c.conn.Close()
+		r.gw.Close()
+	})
+}
+
+// A login that waits for earlier failures does not hold up the end.
+func TestHeldAtShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, c := held(t, func(*settings) {})
+		c.send("USER nobody@example.net\r\n")
+		c.expect("+OK")
+		c.send("PASS another guess\r\n")
+		synctest.Wait()
+		ended := make(chan time.Duration)
+		began := time.Now()
+		go func() {
+			_ = r.gw.Shutdown(t.Context())
+			ended <- time.Since(began)
+		}()
+		c.expect("-ERR [SYS/TEMP] The server is going down, try again later")
+		c.conn.Close()
+		if took := <-ended; took > 5*time.Second {
+			t.Errorf("down after %v", took)
+		}
 	})
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/popgate/popgate/proxy/pop3"
 )
 
-// A session is one client connection. Only the goroutine that owns it now touches its fields; phase, raw's
+// A session is one client connection. Only the goroutine that owns it now touches its fields; phase, held, raw's
 // deadlines and raw's Close are for everybody.
 type session struct {
 	gw       *Gateway
@@ -33,8 +33,9 @@ type session struct {
 	relay    *relay    // what is needed after login only
 	began    time.Time
 	phase    atomic.Int32
-	cutOff   atomic.Bool // by the gateway's end
-	facts    *audit.TLS  // client.TLS as records show it
+	cutOff   atomic.Bool                             // by the gateway's end
+	held     atomic.Pointer[context.CancelCauseFunc] // ends the wait before a login; nil while there is none
+	facts    *audit.TLS                              // client.TLS as records show it
 
 	handshakeBy time.Time // when the handshake at work must be done
 	slot        *slot     // its turn
@@ -330,8 +331,11 @@ func (s *session) logEnd(e *audit.Event, err error) {
 	log.LogAttrs(context.Background(), slog.LevelDebug, "session closed", attrs...)
 }
 
-// wake makes a session that waits for its client before login look up: its next read fails.
+// wake makes a session that waits before login look up: its next read from the client fails, and a login that is held back ends.
 func (s *session) wake() {
+	if end := s.held.Load(); end != nil {
+		(*end)(errShutdown)
+	}
 	if s.phase.Load() <= phaseWaiting {
 		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
 	}
