@@ -175,12 +175,12 @@ func (b *Bus) note(what int, err error) (trouble bool) {
 		now = &err
 	}
 	was := b.trouble[what].Swap(now)
-	doing := [...]string{"tell other nodes", "hear other nodes"}[what]
+	doing := [...]string{"messages to nodes", "messages of nodes"}[what]
 	switch {
 	case err != nil && was == nil:
-		b.log.Warn("cluster: cannot "+doing+": each goes by what it knows itself", "error", err)
+		b.client.outage.begin(b.log, doing, err)
 	case err == nil && was != nil:
-		b.log.Info("cluster: can " + doing + " again")
+		b.client.outage.end(b.log, doing)
 	}
 	return was != nil
 }

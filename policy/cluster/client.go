@@ -17,6 +17,7 @@ import (
 type Client struct {
 	redis  redis.UniversalClient
 	config Config
+	outage outage
 }
 
 // New makes a client of a valid Config. It reads the files that c names, so that a missing one is found at the start, and

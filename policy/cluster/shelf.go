@@ -140,9 +140,9 @@ func (s *Shelf) note(err error) {
 	was := s.trouble.Swap(now)
 	switch {
 	case err != nil && was == nil:
-		s.o.Log.Warn("cluster: what nodes remember is not kept in Redis: each keeps it in memory", "part", s.part, "error", err)
+		s.client.outage.begin(s.o.Log, "facts of "+s.part, err)
 	case err == nil && was != nil:
-		s.o.Log.Info("cluster: what nodes remember is kept in Redis again", "part", s.part)
+		s.client.outage.end(s.o.Log, "facts of "+s.part)
 		s.bus.Again() // others were not told of what could not be put until now
 		s.Refresh()
 	}
