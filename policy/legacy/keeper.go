@@ -1,7 +1,7 @@
 package legacy
 
 import (
-	"container/list"
+	"container/heap"
 	"context"
 	"log/slog"
 	"slices"
@@ -41,9 +41,9 @@ type Keeper struct {
 	cluster *Cluster // nil shares nothing
 
 	mu      sync.Mutex
-	users   map[string]*list.Element // of *user
-	recent  *list.List               // the latest first
-	news    map[string][]Use         // not shared yet, by user
+	users   map[string]*user
+	oldest  byLast           // all of users
+	news    map[string][]Use // not shared yet, by user
 	changed bool
 }
 
@@ -51,11 +51,43 @@ type Keeper struct {
 type user struct {
 	name string
 	uses []Use
+	at   int // in byLast
+}
+
+// byLast is a heap of users: who has not come for longest is the first.
+type byLast []*user
+
+// Len is the number of users.
+func (b byLast) Len() int { return len(b) }
+
+// Less says whether the user at i has not come for longer than that at j.
+func (b byLast) Less(i, j int) bool { return b[i].uses[0].Last.Before(b[j].uses[0].Last) }
+
+// Swap exchanges two.
+func (b byLast) Swap(i, j int) {
+	b[i], b[j] = b[j], b[i]
+	b[i].at, b[j].at = i, j
+}
+
+// Push appends x, a *user.
+func (b *byLast) Push(x any) {
+	one := x.(*user)
+	one.at = len(*b)
+	*b = append(*b, one)
+}
+
+// Pop takes the last off.
+func (b *byLast) Pop() any {
+	last := len(*b) - 1
+	one := (*b)[last]
+	(*b)[last] = nil
+	*b = (*b)[:last]
+	return one
 }
 
 // New returns a Keeper that knows nobody and keeps its file in dir; "" keeps none. It opens nothing: see Load and Run.
 func New(dir string, o Options) *Keeper {
-	k := &Keeper{path: statePath(dir), log: o.Log, users: map[string]*list.Element{}, recent: list.New(), news: map[string][]Use{}}
+	k := &Keeper{path: statePath(dir), log: o.Log, users: map[string]*user{}, news: map[string][]Use{}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -90,36 +122,22 @@ func (k *Keeper) Mark(m Mark) {
 // add adds u. The caller holds the lock.
 func (k *Keeper) add(u Use) {
 	k.changed = true
-	e := k.users[u.User]
-	if e == nil {
-		if k.recent.Len() >= maxUsers {
-			k.drop(k.recent.Back())
-		}
-		e = k.recent.PushFront(&user{name: u.User})
-		k.users[u.User] = e
-	}
-	one := e.Value.(*user)
-	one.uses = put(one.uses, u)
-	k.settle(e)
-}
-
-// settle moves e to where its last time puts it: to the front, nearly always.
-func (k *Keeper) settle(e *list.Element) {
-	last := e.Value.(*user).uses[0].Last
-	at := k.recent.Front()
-	for at != nil && (at == e || at.Value.(*user).uses[0].Last.After(last)) {
-		at = at.Next()
-	}
-	if at == nil {
-		k.recent.MoveToBack(e)
+	if one := k.users[u.User]; one != nil {
+		one.uses = put(one.uses, u)
+		heap.Fix(&k.oldest, one.at)
 		return
 	}
-	k.recent.MoveBefore(e, at)
+	if len(k.oldest) >= maxUsers {
+		k.drop(k.oldest[0])
+	}
+	one := &user{name: u.User, uses: []Use{u}}
+	k.users[u.User] = one
+	heap.Push(&k.oldest, one)
 }
 
-func (k *Keeper) drop(e *list.Element) {
-	delete(k.users, e.Value.(*user).name)
-	k.recent.Remove(e)
+func (k *Keeper) drop(one *user) {
+	delete(k.users, one.name)
+	heap.Remove(&k.oldest, one.at)
 }
 
 // put adds u to the uses of its user, the latest first.
@@ -135,36 +153,36 @@ func put(uses []Use, u Use) []Use {
 
 // List is all uses of the last 180 days, the latest first.
 func (k *Keeper) List() []Use {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.all(time.Now())
-}
-
-// all is what List gives; the caller holds the lock. What is too old is dropped on the way.
-func (k *Keeper) all(now time.Time) []Use {
-	all := []Use{}
-	var next *list.Element
-	for e := k.recent.Front(); e != nil; e = next {
-		next = e.Next()
-		one := e.Value.(*user)
-		one.uses = slices.DeleteFunc(one.uses, func(u Use) bool { return now.Sub(u.Last) > keepFor })
-		if len(one.uses) == 0 {
-			k.drop(e)
-			continue
-		}
-		all = append(all, one.uses...)
-	}
+	all := k.all(time.Now())
 	order(all)
 	return all
+}
+
+// all is what List gives, in no order: who logs in meanwhile must not wait for that.
+func (k *Keeper) all(now time.Time) []Use {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.forget(now)
+	all := make([]Use, 0, len(k.oldest))
+	for _, one := range k.oldest {
+		one.uses = slices.DeleteFunc(one.uses, func(u Use) bool { return now.Sub(u.Last) > keepFor })
+		all = append(all, one.uses...)
+	}
+	return all
+}
+
+// forget drops who has not come for too long. The caller holds the lock.
+func (k *Keeper) forget(now time.Time) {
+	for len(k.oldest) > 0 && now.Sub(k.oldest[0].uses[0].Last) > keepFor {
+		k.drop(k.oldest[0])
+	}
 }
 
 func (k *Keeper) count(now time.Time) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for e := k.recent.Back(); e != nil && now.Sub(e.Value.(*user).uses[0].Last) > keepFor; e = k.recent.Back() {
-		k.drop(e)
-	}
-	return k.recent.Len()
+	k.forget(now)
+	return len(k.oldest)
 }
 
 // Run shares and saves until ctx ends; then it does so once more. It returns nil: what cannot be saved is logged.
@@ -175,11 +193,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			k.tell()
+			k.tell(ctx)
 			k.saveChanged()
 			return nil
 		case <-share.C:
-			k.tell()
+			k.tell(ctx)
 		case <-save.C:
 			k.saveChanged()
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -284,7 +285,7 @@ func TestMany(t *testing.T) {
 			for j := range 200 {
 				k.Mark(login(fmt.Sprint("u", j%10), fmt.Sprintf("192.0.2.%d", i), "TLS 1.1", time.Now()))
 				_ = k.List()
-				k.tell()
+				k.tell(t.Context())
 			}
 			if err := k.Save(); err != nil {
 				t.Error(err)
@@ -313,5 +314,47 @@ func BenchmarkMark(b *testing.B) {
 		m := marks[i%len(marks)]
 		m.When = now.Add(time.Duration(i))
 		k.Mark(m)
+	}
+}
+
+// TestManyNews: what there is to share after a busy minute goes in pieces that the bus can take.
+func TestManyNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{shelf: map[uint64]cluster.Fact{}}
+		k := New("", Options{Cluster: h.join()})
+		h.join()
+		most, now, last := 0, 0, time.Now()
+		h.hears[1] = func([]byte) {
+			if time.Since(last) > 0 {
+				now, last = 0, time.Now()
+			}
+			now++
+			most = max(most, now)
+		}
+		for i := range 1050 {
+			k.Mark(login(fmt.Sprint("u", i), "192.0.2.7", "TLS 1.0", time.Now()))
+		}
+		k.tell(t.Context())
+		if took := time.Since(last); most > 100 || now != 50 || len(h.shelf) != 1050 {
+			t.Errorf("got %d at once, %d at the end %s ago and %d kept, want 100, 50 and 1050", most, now, took, len(h.shelf))
+		}
+	})
+}
+
+// BenchmarkRead has a node read a full shelf, in no order.
+func BenchmarkRead(b *testing.B) {
+	k := New("", Options{Cluster: (&hub{shelf: map[uint64]cluster.Fact{}}).join()})
+	now := time.Now()
+	facts := make([]cluster.Fact, maxUsers)
+	for i, at := range rand.Perm(maxUsers) {
+		u := Use{User: fmt.Sprint("user", i), Network: netip.MustParsePrefix("192.0.2.7/32"), Version: NoTLS, Count: 1}
+		u.First = now.Add(-time.Duration(at) * time.Second)
+		u.Last = u.First
+		facts[i] = k.fact(&u)
+	}
+	for b.Loop() {
+		for _, f := range facts {
+			k.take(f)
+		}
 	}
 }

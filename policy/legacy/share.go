@@ -1,12 +1,14 @@
 package legacy
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/popgate/popgate/policy/cluster"
 )
@@ -64,10 +66,9 @@ func (k *Keeper) take(f cluster.Fact) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if e := k.users[u.User]; e != nil {
-		uses := e.Value.(*user).uses
-		if i := slices.IndexFunc(uses, func(o Use) bool { return o.same(&u) }); i >= 0 {
-			u.Count = max(u.Count-uses[i].Count, 0)
+	if one := k.users[u.User]; one != nil {
+		if i := slices.IndexFunc(one.uses, func(o Use) bool { return o.same(&u) }); i >= 0 {
+			u.Count = max(u.Count-one.uses[i].Count, 0)
 		}
 	}
 	k.add(u)
@@ -92,8 +93,8 @@ func (k *Keeper) fact(u *Use) cluster.Fact {
 	return cluster.Fact{Key: binary.LittleEndian.Uint64(mac.Sum(nil)), At: u.Last, Until: u.Last.Add(keepFor), Value: value}
 }
 
-// tell shares what is new.
-func (k *Keeper) tell() {
+// tell shares what is new. Others have things to tell too, and the bus bounds what waits: it takes its time, until ctx ends.
+func (k *Keeper) tell(ctx context.Context) {
 	if k.cluster == nil {
 		return
 	}
@@ -102,25 +103,46 @@ func (k *Keeper) tell() {
 	k.news = map[string][]Use{}
 	var totals []Use
 	for name, uses := range news {
-		e := k.users[name]
-		if e == nil {
+		one := k.users[name]
+		if one == nil {
 			continue
 		}
-		for _, u := range e.Value.(*user).uses {
+		for _, u := range one.uses {
 			if slices.ContainsFunc(uses, func(o Use) bool { return o.same(&u) }) {
 				totals = append(totals, u)
 			}
 		}
 	}
 	k.mu.Unlock()
+	told := 0
 	for _, uses := range news {
 		for _, u := range uses {
-			if message, err := json.Marshal(&u); err == nil {
-				k.cluster.Bus.Publish(busPart, message)
+			message, err := json.Marshal(&u)
+			if err != nil {
+				continue
+			}
+			k.cluster.Bus.Publish(busPart, message)
+			if told++; told%atOnce == 0 {
+				pause(ctx)
 			}
 		}
 	}
 	for i := range totals {
 		k.cluster.Shelf.Put(k.fact(&totals[i]))
+	}
+}
+
+// tell publishes so many messages, and draws breath.
+const (
+	atOnce = 100
+	breath = 20 * time.Millisecond
+)
+
+func pause(ctx context.Context) {
+	t := time.NewTimer(breath)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 	"unicode/utf8"
 )
 
@@ -50,8 +49,8 @@ func (k *Keeper) Load() error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for i := len(uses) - 1; i >= 0; i-- { // the oldest first, so that each goes to the front
-		k.add(uses[i])
+	for _, u := range uses {
+		k.add(u)
 	}
 	k.changed = false
 	return nil
@@ -86,9 +85,7 @@ func (k *Keeper) Save() (err error) {
 	if k.path == "" {
 		return nil
 	}
-	k.mu.Lock()
-	all := k.all(time.Now())
-	k.mu.Unlock()
+	all := k.List()
 	if err := os.MkdirAll(filepath.Dir(k.path), 0o700); err != nil {
 		return err
 	}
