@@ -254,14 +254,14 @@ type redisServer struct {
 	cmd     *exec.Cmd
 }
 
-func startRedis(t testing.TB) *redisServer {
+func startRedis(t testing.TB, settings ...string) *redisServer {
 	t.Helper()
 	path, port := peers.Program(t, "redis-server", "redis-server"), peers.Port(t)
 	r := &redisServer{address: "127.0.0.1:" + port}
 	dir := t.TempDir()
 	r.Daemon = &peers.Daemon{
 		Start: func() *exec.Cmd {
-			r.cmd = exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir)
+			r.cmd = exec.Command(path, append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir}, settings...)...)
 			return r.cmd
 		},
 		Ready: func() error {
