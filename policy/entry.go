@@ -64,6 +64,18 @@ func (e *entry) knock(v *Visit) bool {
 	return verdict.Action != lockout.Refuse
 }
 
+// refusesOthers fails with the LimitError of a client from there whose failures are counted, and takes nothing. A login that goes by
+// other rules, being locked out or known, must be answered as that client is: the answer would tell which of them it is.
+func (e *entry) refusesOthers(ctx context.Context, g *Gate) error {
+	asks := g.asks(e.failing, limit.Attempt, e)
+	e.failing = asks[:0]
+	if err := g.take(ctx, asks); err != nil {
+		return err
+	}
+	g.give(asks)
+	return nil
+}
+
 // accept takes what the right password takes.
 func (e *entry) accept(ctx context.Context, g *Gate) error {
 	e.try.Succeeded()

@@ -236,6 +236,43 @@ func TestKnownGoodPassesLimits(t *testing.T) {
 	}
 }
 
+// TestLimitTellsNobodyKnown: once a limit refuses the failures of a network, who guesses there hears the same of everybody: of those who are
+// known there, whatever is left of their budget, of those who are locked out, and of strangers.
+func TestLimitTellsNobodyKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const want = "per_ip.failures"
+		k, g := locking(t, policy.Config{LoginsPerIP: per(5, time.Hour)})
+		v := admit(t, g, "192.0.2.1")
+		login(t, v, "anna", policy.Accepted, "")
+		login(t, v, "cleo", policy.Accepted, "")
+		if err := k.Lockouts().Add(prefixes("192.0.2.1/32")[0], "dora@example.org", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		for i := range strict().KnownFailures {
+			fails(t, v, "cleo", fmt.Sprintf("guess %d", i))
+		}
+		wantLockedOut(t, v, "dora", "guess")
+		wantLockedOut(t, v, "cleo", "guess")
+		for i := range 5 {
+			fails(t, v, fmt.Sprintf("stranger%d", i), "guess")
+		}
+		turns := k.Turns()
+		for _, user := range []string{"berta", "cleo", "dora"} {
+			wantLimit(t, v.Attempt(t.Context(), query(user, "guess")), want)
+			wantLimit(t, v.Done(t.Context(), policy.Undecided), "")
+		}
+		enter(t, v, query("anna", "guess"), route("anna"))
+		wantLimit(t, v.Done(t.Context(), policy.Refused), want)
+		if got := k.Turns(); got != turns {
+			t.Errorf("got turns of %d keys, want %d", got, turns)
+		}
+		if n := v.Asks(); n != 0 {
+			t.Errorf("got %d asks left, want none", n)
+		}
+		login(t, v, "anna", policy.Accepted, "")
+	})
+}
+
 // TestLimitEndsTry: a login that a limit refuses before anybody looked at it is not held against its user.
 func TestLimitEndsTry(t *testing.T) {
 	k, g := locking(t, policy.Config{LoginsPerIP: per(1, time.Hour)})

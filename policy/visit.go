@@ -67,11 +67,15 @@ func (v *Visit) Attempt(ctx context.Context, q *auth.Query) error {
 	if access.Legacy(v.client.TLS) {
 		e.name = q.Name.Full()
 	}
-	if g.locks && !e.who.Exempt && !e.knock(v) {
-		return ErrLockedOut
-	}
+	lockedOut := g.locks && !e.who.Exempt && !e.knock(v)
 	if e.try.Known() { // what others did must not keep it out
 		return nil
+	}
+	if lockedOut {
+		if err := e.refusesOthers(ctx, g); err != nil {
+			return err
+		}
+		return ErrLockedOut
 	}
 	asks := g.asks(e.failing, limit.Attempt, e)
 	if err := g.take(ctx, asks); err != nil {
@@ -145,7 +149,8 @@ func (v *Visit) Enter(ctx context.Context, to *auth.Route) error {
 }
 
 // Done says what became of the login. Accepted may fail with AccessError or LimitError: the password was right, and the session must
-// not go on. One that did not fail is made final by Settle, or taken back by Undecided, as when it cannot be recorded.
+// not go on. One that did not fail is made final by Settle, or taken back by Undecided, as when it cannot be recorded. Refused may fail
+// with the LimitError that others from there are refused with: the client is to be told that, or it could tell who is known there.
 func (v *Visit) Done(ctx context.Context, o Outcome) error {
 	e, g := v.entry, v.gate
 	switch o {
@@ -158,8 +163,15 @@ func (v *Visit) Done(ctx context.Context, o Outcome) error {
 		e.abandon(g)
 		return err
 	case Refused, Unknown:
+		known := e.try.Known()
 		e.try.Failed()
 		e.failing = e.failing[:0] // spent: time alone brings them back
+		e.report(o, nil)
+		e.abandon(g)
+		if known {
+			return e.refusesOthers(ctx, g)
+		}
+		return nil
 	}
 	e.report(o, nil)
 	e.abandon(g)

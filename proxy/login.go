@@ -208,8 +208,12 @@ func (l *login) finish(ctx context.Context, cause error) error {
 	if cause != nil {
 		l.toll = l.s.visit.Toll()
 	}
-	if err := l.s.visit.Done(ctx, o.gate); err != nil {
+	switch err := l.s.visit.Done(ctx, o.gate); {
+	case err != nil && cause == nil:
 		cause, o = err, outcomeOf(err)
+	case err != nil: // the record says what was wrong, and the client hears what all from there do
+		told := outcomeOf(err)
+		o.code, o.text = told.code, told.text
 	}
 	if err := l.s.gw.recorder.Record(ctx, l.event(o, cause)); err != nil {
 		if cause == nil { // what was refused stays refused

@@ -212,6 +212,9 @@ func limitOutcome(w limit.What) outcome {
 		if w.Scope == limit.Tenant { // another answer would tell that there is such a user
 			return guess(audit.RateLimited)
 		}
+		o := later(audit.RateLimited, textBusy)
+		o.paced = true // those who are known there are asked for their passwords first, and told the same
+		return o
 	}
 	return later(audit.RateLimited, textBusy)
 }

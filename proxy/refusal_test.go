@@ -11,6 +11,7 @@ import (
 
 	"github.com/popgate/popgate/policy/audit"
 	"github.com/popgate/popgate/policy/limit"
+	"github.com/popgate/popgate/policy/lockout"
 )
 
 func rate(t *testing.T, text string) (r limit.Rate) {
@@ -151,6 +152,56 @@ func TestNetworkLimit(t *testing.T) {
 	if e := r.next(); e.Reason != audit.RateLimited || e.Backend != "" {
 		t.Errorf("record %s %s", e.Reason, e.Backend)
 	}
+}
+
+// Over that limit, a wrong password of a user who is known there is answered as any other user is, and as late; the right one goes on.
+func TestNetworkLimitTellsNobodyKnown(t *testing.T) {
+	const (
+		busy = "-ERR [SYS/TEMP] Too busy now, try again later"
+		tick = 100 * time.Millisecond
+	)
+	address, _ := mail(t, false)
+	r := start(t, address, func(s *settings) {
+		s.limits.LoginsPerIP = rate(t, "2/h")
+		s.bounds.FailedLogins = 10
+		s.lockout = lockout.DefaultConfig()
+		s.delay = tick
+	})
+	leave := func(c *client) {
+		t.Helper()
+		c.send("QUIT\r\n")
+		c.line()
+		c.conn.Close()
+		r.closed(audit.ClientQuit)
+	}
+	c := r.loggedIn()
+	r.next()
+	leave(c)
+	c = r.dial()
+	c.expect("+OK POP3 ready")
+	for range 2 {
+		c.try("nobody@example.net", "secret")
+		r.next()
+	}
+	for user, want := range map[string]audit.Reason{"nobody@example.net": audit.RateLimited, "alice@example.org": audit.WrongPassword} {
+		began := time.Now()
+		if got := c.try(user, "wrong"); got != busy {
+			t.Errorf("%s: %q", user, got)
+		}
+		if took := time.Since(began); took < tick {
+			t.Errorf("%s: refused after %v, before the tick", user, took)
+		}
+		if e := r.next(); e.Reason != want {
+			t.Errorf("%s: on record as %s, want %s", user, e.Reason, want)
+		}
+	}
+	if got := c.try("alice@example.org", "secret"); got != "+OK Logged in" {
+		t.Errorf("the right password: %q", got)
+	}
+	if e := r.next(); e.Name != audit.LoginAccepted {
+		t.Errorf("record %s %s", e.Name, e.Reason)
+	}
+	leave(c)
 }
 
 // Each attempt has one record, each session one end, whatever happens in them.
