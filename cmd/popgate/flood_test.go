@@ -124,7 +124,7 @@ func goodLogins(t testing.TB, s *stream, users int, pause, d time.Duration) []ti
 					t.Errorf("u%d: %v", i, err)
 					return
 				}
-				time.Sleep(pause)
+				<-time.After(pause)
 			}
 		})
 	}
@@ -196,7 +196,7 @@ backends: [{name: old, servers: [{address: %q}]}]
 limits: {failure_delay: 20ms, per_ip: {connections: 5/d}, overrides: [{name: users, networks: [127.64.0.0/10], per_ip: {connections: 0}}]}
 log: {level: error}
 `, floodMail(t, users)))
-	f := newFlood(t, s.address, addresses, patience)
+	f := newFlood(t, s.address, addresses, 2*time.Second)
 	good := &stream{address: s.address, ca: s.roots}
 	for i := range addresses * each {
 		f.all.Go(func() { f.bad(i) })
@@ -206,14 +206,21 @@ log: {level: error}
 	}
 	want := fmt.Sprintf(`popgate_limit_refusals_total{limit="per_ip.connections"} %d`, addresses*(each-burst))
 	deadline := time.Now().Add(patience)
-	for got := ""; got != want; {
+	for got := ""; got != want; got = metricOf(t, s, "popgate_limit_refusals_total") {
 		if time.Now().After(deadline) {
 			t.Fatalf("got %q, want %q", got, want)
 		}
-		got = metricOf(t, s, "popgate_limit_refusals_total")
+		<-time.After(20 * time.Millisecond)
 	}
 	if n := f.unmade.Load(); n > 0 {
-		t.Errorf("%d of the flood's connections came to nothing by themselves", n)
+		t.Errorf("%d of the flood's connections came to nothing by themselves: %v", n, f.first.Load())
+	}
+	f.all.Wait()
+	for s.proxy.Sessions() > 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sessions are left", s.proxy.Sessions())
+		}
+		<-time.After(20 * time.Millisecond)
 	}
 }
 

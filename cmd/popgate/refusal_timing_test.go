@@ -126,7 +126,7 @@ func refuse(c net.Conn, think time.Duration) {
 		}
 		switch verb, _, _ := strings.Cut(strings.TrimSpace(line), " "); verb {
 		case "PASS":
-			time.Sleep(think) // the server's own work
+			<-time.After(think)
 			reply = "-ERR [AUTH] no\r\n"
 		case "CAPA":
 			reply = "+OK\r\nUSER\r\nUIDL\r\nTOP\r\n.\r\n"
