@@ -5,7 +5,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,10 +46,7 @@ changed about the servers themselves within a week, by what they say to checks: 
 			return backendsTable(cmd.OutOrStdout(), list)
 		},
 	}
-	flags := c.PersistentFlags()
-	flags.StringVarP(&from.file, "config", "c", "", "config `file` of the gateway to ask")
-	flags.StringVar(&from.socket, "socket", "", "`path` of the gateway's socket")
-	c.MarkFlagsMutuallyExclusive("config", "socket")
+	from.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
 	c.AddCommand(drainCommand(&from, "drain", "Let nobody log in at a backend or a server any more",
 		`drain takes a backend, or one server of it, out of service: it gets no new logins, and sessions go on until they end.
@@ -82,8 +78,7 @@ func drainCommand(from *running, use, short, long, done string, drained bool) *c
 
 // backendsTable prints a line for each server.
 func backendsTable(w io.Writer, list []admin.Backend) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) } // Flush returns the error
+	row, flush := columns(w)
 	row("BACKEND", "SERVER", "STATE", "WEIGHT", "SESSIONS", "QUEUE", "PACE", "ADDRESSES", "LAST ERROR")
 	for _, b := range list {
 		for _, s := range b.Servers {
@@ -94,7 +89,7 @@ func backendsTable(w io.Writer, list []admin.Backend) error {
 			row(plain(b.Name), "(named by a directory; none yet)", "-", "-", "-", "-", "-", "-", "-")
 		}
 	}
-	if err := t.Flush(); err != nil {
+	if err := flush(); err != nil {
 		return err
 	}
 	return changesOf(w, list, time.Now())

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -176,8 +173,7 @@ func certsTable(w io.Writer, list []certs.Status, now time.Time) error {
 		_, err := fmt.Fprintln(w, "no certificates")
 		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) } // Flush returns the error
+	row, flush := columns(w)
 	row("NAME", "SOURCE", "ISSUER", "KEY", "DAYS LEFT", "RENEWAL", "LAST ERROR")
 	for _, s := range list {
 		name, failed := plain(s.Name), "-"
@@ -192,7 +188,7 @@ func certsTable(w io.Writer, list []certs.Status, now time.Time) error {
 		}
 		row(orDash(name), orDash(s.Source), orDash(plain(s.Issuer)), orDash(s.KeyType), daysLeft(s.NotAfter, now), moment(s.NextRenewal), failed)
 	}
-	return t.Flush()
+	return flush()
 }
 
 // daysLeft is rounded down: 0 is the last day, and below 0 it has expired.
@@ -203,38 +199,12 @@ func daysLeft(notAfter, now time.Time) string {
 	return strconv.Itoa(int(math.Floor(notAfter.Sub(now).Hours() / 24)))
 }
 
-func moment(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04")
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
-// plain makes what others have said fit for one line of a terminal.
-func plain(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
-}
-
 func certsJSON(w io.Writer, list []certs.Status) error {
 	all := make([]admin.Certificate, len(list)) // and not nil: no certificates are [], not null
 	for i, s := range list {
 		all[i] = admin.Certificate(s)
 	}
 	return printJSON(w, all)
-}
-
-// printJSON prints a value for programs.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 // writePair writes a certificate and its key, once they fit each other, and returns the files' names.

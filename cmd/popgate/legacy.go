@@ -4,11 +4,9 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,14 +53,12 @@ the user last came. LOGINS are those that succeeded.`,
 			return r.print(cmd.OutOrStdout(), uses, time.Now())
 		},
 	}
+	r.from.flags(c)
 	flags := c.Flags()
-	flags.StringVarP(&r.from.file, "config", "c", "", "config `file` of the gateway to ask")
-	flags.StringVar(&r.from.socket, "socket", "", "`path` of the gateway's socket")
 	flags.StringVar(&r.tenant, "tenant", "", "users of this `tenant` alone")
 	flags.IntVar(&r.days, "days", 0, "only who came in the last so many `days`")
 	flags.BoolVar(&r.asJSON, "json", false, "print JSON, for programs")
 	flags.BoolVar(&r.asCSV, "csv", false, "print CSV, for spreadsheets")
-	c.MarkFlagsMutuallyExclusive("config", "socket")
 	c.MarkFlagsMutuallyExclusive("json", "csv")
 	return c
 }
@@ -85,8 +81,7 @@ func legacyTable(w io.Writer, uses []legacy.Use) error {
 		_, err := fmt.Fprintln(w, "nobody has used the legacy lane")
 		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) } // Flush returns the error
+	row, flush := columns(w)
 	row("USER", "TENANT", "NETWORK", "TLS", "LISTENER", "LOGINS", "LAST", "LAST DAY")
 	users := map[string]bool{}
 	for _, u := range uses {
@@ -94,7 +89,7 @@ func legacyTable(w io.Writer, uses []legacy.Use) error {
 		row(plain(u.User), orDash(plain(u.Tenant)), networkText(u.Network), plain(u.Version), plain(u.Listener),
 			strconv.FormatInt(u.Count, 10), moment(u.Last), orDash(lastDay(u.Until)))
 	}
-	if err := t.Flush(); err != nil {
+	if err := flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "%d users\n", len(users))
@@ -107,14 +102,6 @@ func lastDay(until time.Time) string {
 		return ""
 	}
 	return until.Add(-time.Nanosecond).Format(time.DateOnly)
-}
-
-// networkText is a network as people write it: one IPv4 address is that address.
-func networkText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }
 
 // legacyCSV prints times so that programs read them, and no cell that a spreadsheet would take for a formula.

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,10 +47,7 @@ a key alone, such as #0123456789abcdef, which remove takes as well. Nodes of a c
 			return lockoutsTable(cmd.OutOrStdout(), list, time.Now())
 		},
 	}
-	flags := c.PersistentFlags()
-	flags.StringVarP(&from.file, "config", "c", "", "config `file` of the gateway to ask")
-	flags.StringVar(&from.socket, "socket", "", "`path` of the gateway's socket")
-	c.MarkFlagsMutuallyExclusive("config", "socket")
+	from.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, for programs")
 	c.AddCommand(lockoutsAddCommand(&from), lockoutsRemoveCommand(&from))
 	return c
@@ -132,22 +127,13 @@ func lockoutsTable(w io.Writer, list []lockout.Lockout, now time.Time) error {
 		_, err := fmt.Fprintln(w, "nobody is locked out")
 		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) } // Flush returns the error
+	row, flush := columns(w)
 	row("NETWORK", "USER", "CAUSE", "FAILURES", "SINCE", "LEFT", "TIMES")
 	for _, l := range list {
-		row(lockedNetwork(&l), lockedUser(&l), string(l.Cause), strconv.Itoa(l.Failures), moment(l.Since),
+		row(networkText(l.Network), lockedUser(&l), string(l.Cause), strconv.Itoa(l.Failures), moment(l.Since),
 			max(l.Until.Sub(now), 0).Round(time.Second).String(), strconv.Itoa(l.Times))
 	}
-	return t.Flush()
-}
-
-// lockedNetwork is the network as people write it: one IPv4 address is that address.
-func lockedNetwork(l *lockout.Lockout) string {
-	if l.Network.IsSingleIP() {
-		return l.Network.Addr().String()
-	}
-	return l.Network.String()
+	return flush()
 }
 
 func lockedUser(l *lockout.Lockout) string {

@@ -6,12 +6,21 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/spf13/cobra"
+
 	"github.com/popgate/popgate/configs"
 	"github.com/popgate/popgate/proxy/admin"
 )
 
 // running says which running gateway is asked.
 type running struct{ file, socket string }
+
+// flags has c, and the commands below it, take from the command line which gateway it is.
+func (r *running) flags(c *cobra.Command) {
+	c.PersistentFlags().StringVarP(&r.file, "config", "c", "", "config `file` of the gateway to ask")
+	c.PersistentFlags().StringVar(&r.socket, "socket", "", "`path` of the gateway's socket")
+	c.MarkFlagsMutuallyExclusive("config", "socket")
+}
 
 // dial finds it.
 func (r running) dial(ctx context.Context) (*admin.Client, error) {

@@ -65,13 +65,11 @@ one picture and ends, as with --once.`,
 			return (&topLoop{client: client, view: view, watch: view.watch, screen: screen}).run(cmd.Context())
 		},
 	}
+	from.flags(c)
 	flags := c.Flags()
-	flags.StringVarP(&from.file, "config", "c", "", "config `file` of the gateway to ask")
-	flags.StringVar(&from.socket, "socket", "", "`path` of the gateway's socket")
 	flags.DurationVar(&interval, "interval", 2*time.Second, "`time` from one reading to the next")
 	flags.BoolVar(&once, "once", false, "print one picture, of two readings, as plain text")
 	flags.BoolVar(&asJSON, "json", false, "print one reading as JSON, for programs")
-	c.MarkFlagsMutuallyExclusive("config", "socket")
 	c.MarkFlagsMutuallyExclusive("once", "json")
 	return c
 }

@@ -235,17 +235,17 @@ func (v *topView) lockoutTable(s *admin.Status) table {
 func lockedOutName(l *lockout.Lockout) string {
 	switch {
 	case l.User == 0:
-		return network(l.Network.String())
+		return networkText(l.Network)
 	case l.Name == "":
-		return "a user from " + network(l.Network.String())
+		return "a user from " + networkText(l.Network)
 	}
-	return plain(l.Name) + " from " + network(l.Network.String())
+	return plain(l.Name) + " from " + networkText(l.Network)
 }
 
-// network writes a client network: of IPv4 clients it is the address.
+// network writes a client network that came as text.
 func network(text string) string {
-	if p, err := netip.ParsePrefix(text); err == nil && p.IsSingleIP() {
-		return p.Addr().String()
+	if p, err := netip.ParsePrefix(text); err == nil {
+		return networkText(p)
 	}
 	return plain(text)
 }
