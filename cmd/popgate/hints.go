@@ -16,6 +16,9 @@ func hints(c *configs.Config) []string {
 			all = append(all, hint)
 		}
 	}
+	if hint := c.Weakforced.Serve.Hint(); hint != "" {
+		all = append(all, hint)
+	}
 	for _, b := range c.Backends {
 		all = append(all, b.Hints()...)
 	}

@@ -128,3 +128,14 @@ func TestPrepareFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestServerHint: who answers beyond this machine is reminded that there is no TLS.
+func TestServerHint(t *testing.T) {
+	for address, want := range map[string]bool{
+		"": false, "127.0.0.1:8084": false, "[::1]:8084": false, ":8084": true, "0.0.0.0:8084": true, "192.0.2.1:8084": true,
+	} {
+		if hint := (ServerConfig{Address: address}).Hint(); strings.Contains(hint, "without TLS") != want {
+			t.Errorf("%q: got %q, want a hint: %t", address, hint, want)
+		}
+	}
+}

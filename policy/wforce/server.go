@@ -84,6 +84,16 @@ func (c ServerConfig) Validate(fault func(key, problem string)) {
 	}
 }
 
+// Hint is what an operator should be reminded of, "" where there is nothing.
+func (c ServerConfig) Hint() string {
+	host, _, err := net.SplitHostPort(c.Address)
+	if err != nil || isLocal(host) {
+		return ""
+	}
+	return fmt.Sprintf("weakforced.serve answers on %s without TLS: whoever sees that network sees user names and the password to ask with, and can "+
+		"end lockouts by it; keep it to a network of your own", c.Address)
+}
+
 const (
 	// maxRequest bounds the body of a request. Dovecot's have some 300 bytes.
 	maxRequest = 16 << 10
@@ -101,7 +111,8 @@ type Server struct {
 	calls   *prometheus.CounterVec
 	view    atomic.Pointer[ServerView]
 	places  chan struct{}
-	said    atomic.Int64 // when the log last complained, in Unix nanoseconds
+	strange complaints // of who asks without a secret
+	failed  complaints // of what could not be answered
 }
 
 // NewServer makes a Server that asks s. A nil log discards, a nil reg registers no metrics.
@@ -223,7 +234,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, command string) (
 		return nil, refuse(http.StatusServiceUnavailable, "too many requests are under way")
 	}
 	if !s.view.Load().admits(r) {
-		if s.mayComplain() {
+		if s.strange.may() {
 			s.log.Warn("somebody asks without the right secret", slog.String("address", r.RemoteAddr))
 		}
 		return nil, refuse(http.StatusUnauthorized, "the password is wrong, or missing")
@@ -279,13 +290,7 @@ func (s *Server) call(ctx context.Context, command string, body []byte) (map[str
 }
 
 func (s *Server) complain(command string, err error) {
-	if s.mayComplain() {
+	if s.failed.may() {
 		s.log.Error("answer a server that asks", slog.String("command", command), slog.Any("error", err))
 	}
-}
-
-// mayComplain is true once a while.
-func (s *Server) mayComplain() bool {
-	now, said := time.Now().UnixNano(), s.said.Load()
-	return now-said >= int64(complainEvery) && s.said.CompareAndSwap(said, now)
 }
