@@ -45,6 +45,7 @@ type Bus struct {
 	mu      sync.Mutex
 	pending []byte // messages
 	number  int    // of them
+	full    bool   // there were more than may wait
 }
 
 // The places in Bus.trouble.
@@ -88,7 +89,9 @@ func (b *Bus) Publish(part string, message []byte) {
 		return
 	}
 	b.mu.Lock()
-	if b.trouble[publishing].Load() != nil || len(b.pending)+3+len(part)+len(message) > maxMessages {
+	full := len(b.pending)+3+len(part)+len(message) > maxMessages
+	if full || b.trouble[publishing].Load() != nil {
+		b.full = b.full || full
 		b.mu.Unlock()
 		b.metrics.lost.Inc()
 		return
@@ -148,16 +151,16 @@ func (b *Bus) await(ctx context.Context) bool {
 
 func (b *Bus) sendPending(ctx context.Context) error {
 	b.mu.Lock()
-	messages, number := b.pending, b.number
-	b.pending, b.number = nil, 0
+	messages, number, full := b.pending, b.number, b.full
+	b.pending, b.number, b.full = nil, 0, false
 	b.mu.Unlock()
 	frame := b.author.frame(messages, time.Now())
 	_, err := b.client.result(ctx, func(ctx context.Context) (any, error) { return b.client.redis.Publish(ctx, b.channel, frame).Result() })
 	if ctx.Err() != nil {
 		return err
 	}
-	if was := b.note(publishing, err); was && err == nil {
-		b.Again()
+	if was := b.note(publishing, err); err == nil && (was || full) {
+		b.Again() // others were not told of all
 	}
 	if err != nil {
 		// Not sent again: it may have arrived, and nothing is to count twice.

@@ -111,6 +111,24 @@ func (l *listener) all() []string {
 	return slices.Clone(l.heard)
 }
 
+// TestBusFull: who could not be told of all looks for the rest himself.
+func TestBusFull(t *testing.T) {
+	p := newRedis(t)
+	a, b := newListener(t, p.client(t), 1), newListener(t, p.client(t), 1)
+	joined(t, a, b)
+	before := b.missed.Load()
+	message := make([]byte, maxMessage)
+	peers.Eventually(t, "it missed some", func() error {
+		for range 2 * maxMessages / maxMessage {
+			a.Publish("test", message)
+		}
+		if b.missed.Load() == before {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
 // joined waits until all hear what from tells.
 func joined(t testing.TB, from *listener, others ...*listener) {
 	t.Helper()

@@ -22,6 +22,7 @@ const (
 	breath     = 10 * time.Millisecond // between batches and pages where there are many, or Redis would have no time for logins
 	maxPending = 32 << 10              // facts that wait to be written
 	reloadOnce = 10 * time.Second      // in which all is read again once at most
+	reloadRest = 10                    // how many times as long as reading took it is not done again, should Redis come and go all the time
 )
 
 // ShelfOptions are what a Shelf is given besides its client and name.

@@ -148,9 +148,9 @@ func TestShelfForged(t *testing.T) {
 	v, err := client.Do(t.Context(), "HGET", a.keys[1], fieldOf(1))
 	must(t, err)
 	for field, value := range map[string]any{fieldOf(2): v, fieldOf(3): "\x00\x00\x00\x00\x00\x00\x01junk", "field": "value"} {
-		_, err := client.Do(t.Context(), "HSET", a.keys[1], field, value)
-		must(t, err)
-		_, err = client.Do(t.Context(), "ZADD", a.keys[0], time.Now().Add(time.Hour).UnixMicro(), field)
+		// Both at once: the node looks at any time whether there is a part only.
+		_, err := client.Eval(t.Context(), "redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) return redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])",
+			a.keys[:2], field, value, time.Now().Add(time.Hour).UnixMicro())
 		must(t, err)
 	}
 	b := newOwner(t, p, 100)
@@ -161,6 +161,32 @@ func TestShelfForged(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestShelfLost: who puts back what Redis has lost has the others look: one that began meanwhile found nothing there.
+func TestShelfLost(t *testing.T) {
+	p := newRedis(t)
+	a := newOwner(t, p, 100)
+	a.learn(Fact{Key: 1, At: time.Now(), Until: time.Now().Add(time.Hour), Value: []byte("x")})
+	onShelf(t, a.Shelf, 1)
+	l := newListener(t, p.client(t), 1)
+	peers.Eventually(t, "it hears", func() error {
+		a.bus.Publish("test", []byte("hello"))
+		if len(l.all()) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	before := l.missed.Load()
+	_, err := p.client(t).Do(t.Context(), "FLUSHALL")
+	must(t, err)
+	peers.Eventually(t, "it is told to look", func() error {
+		if l.missed.Load() == before {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	onShelf(t, a.Shelf, 1)
 }
 
 // TestShelfBounds: what is over, and what is too much, is cleared away: what ends soonest goes first.

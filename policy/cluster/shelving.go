@@ -12,6 +12,8 @@ type shelving struct {
 	*Shelf
 	marker string    // of the Redis that this node's facts are in
 	read   time.Time // when all was read last
+	took   time.Duration
+	lost   bool // Redis lost what was there, and not all of it is back
 }
 
 // end puts what has been left, should Redis take it soon.
@@ -32,19 +34,25 @@ func (r *shelving) turn(ctx context.Context) error {
 		r.mu.Lock()
 		r.stale, r.behind = true, true
 		r.mu.Unlock()
+		r.lost = r.lost || r.marker != ""
 		r.marker, r.read = marker, time.Time{}
 	}
-	if r.begin(&r.stale, time.Since(r.read) >= reloadOnce) {
+	if r.begin(&r.stale, time.Since(r.read) >= max(reloadOnce, reloadRest*r.took)) {
+		began := time.Now()
 		if err := r.load(ctx); err != nil {
 			r.undo(&r.stale)
 			return err
 		}
-		r.read = time.Now()
+		r.read, r.took = time.Now(), time.Since(began)
 	}
 	if r.begin(&r.behind, true) {
 		if err := r.putAll(ctx); err != nil {
 			r.undo(&r.behind)
 			return err
+		}
+		if r.lost {
+			r.lost = false
+			r.bus.Again() // who began meanwhile found nothing
 		}
 	}
 	return nil
