@@ -16,6 +16,7 @@ import (
 type Keeper struct {
 	log     *slog.Logger
 	metrics *metrics
+	bad     complaints           // of answers that are none
 	view    atomic.Pointer[View] // nil before the first Use
 	reports reports
 }
@@ -109,7 +110,7 @@ func (v *View) noted(command string, r result, err error, took time.Duration) {
 		}
 		return
 	case resultBad:
-		if v.keeper.metrics.mayComplain() {
+		if v.keeper.bad.may() {
 			log.Error("weakforced answers what is no answer", where, slog.String("command", command), slog.Any("error", err))
 		}
 	}

@@ -17,15 +17,23 @@ const (
 	resultSpared result = "spared" // the server is down, and was not asked
 )
 
-// complainEvery is how often the log speaks of answers that are none.
+// complainEvery is how often the log speaks of one thing that others can have happen again and again.
 const complainEvery = 10 * time.Second
+
+// complaints are of one such thing.
+type complaints struct{ said atomic.Int64 } // when the log last spoke of it, in Unix nanoseconds
+
+// may is true once a while.
+func (c *complaints) may() bool {
+	now, said := time.Now().UnixNano(), c.said.Load()
+	return now-said >= int64(complainEvery) && c.said.CompareAndSwap(said, now)
+}
 
 // metrics are what the asking side tells of itself.
 type metrics struct {
 	calls   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	lost    prometheus.Counter
-	said    atomic.Int64 // when the log last complained, in Unix nanoseconds
 }
 
 func newMetrics(reg prometheus.Registerer, queued func() int, up func() bool) *metrics {
@@ -68,10 +76,4 @@ func (m *metrics) call(command string, r result, took time.Duration) {
 	if r != resultSpared {
 		m.seconds.WithLabelValues(command).Observe(took.Seconds())
 	}
-}
-
-// mayComplain is true once a while.
-func (m *metrics) mayComplain() bool {
-	now, said := time.Now().UnixNano(), m.said.Load()
-	return now-said >= int64(complainEvery) && m.said.CompareAndSwap(said, now)
 }
