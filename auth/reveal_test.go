@@ -21,6 +21,7 @@ type revealer struct {
 // revealers are all of them. A change here is a decision about who sees passwords.
 var revealers = map[string]revealer{
 	"auth/directory": {3, "checks the password against the hash that a directory gave, by a login to an LDAP server, or by asking an HTTP service"},
+	"policy":         {1, "digests the password under a key in memory, so that lockouts count the same wrong one once"},
 	"policy/wforce":  {1, "digests the password for weakforced, which sees a few bits of that"},
 	"proxy/backend":  {1, "sends the password to the server that the route chose"},
 }
