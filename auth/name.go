@@ -2,6 +2,7 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -71,6 +72,23 @@ func (r NameRules) Parse(typed []byte) (Name, error) {
 	}
 	n.Key = key(n.Local, n.Domain)
 	return n, nil
+}
+
+// ParseAccounts reads whom a config means by bob@example.org, or by @example.org, a whole domain. The key is what such a user's
+// Name has, or "@" and the Name's domain.
+func ParseAccounts(text string) (key string, err error) {
+	if domain, ok := strings.CutPrefix(text, "@"); ok {
+		d, err := Domain(domain)
+		if err != nil || d == "" {
+			return "", fmt.Errorf("%.64q is not a domain: write it such as @example.org", text)
+		}
+		return "@" + d, nil
+	}
+	name, err := NameRules{}.Parse([]byte(text))
+	if err != nil {
+		return "", fmt.Errorf("%.64q is not a user: write it such as bob@example.org, or @example.org for a whole domain", text)
+	}
+	return name.Key, nil
 }
 
 // notInName tells the characters that no name has: blanks and control bytes. Bytes that are not UTF-8 may pass,

@@ -173,3 +173,20 @@ func BenchmarkParseName(b *testing.B) {
 		}
 	}
 }
+
+func TestParseAccounts(t *testing.T) {
+	for _, tt := range []struct{ text, key, problem string }{
+		{"Bob+news@Example.ORG", "bob@example.org", ""},
+		{"bob", "bob", ""},
+		{"@Example.org.", "@example.org", ""},
+		{"@bücher.example", "@xn--bcher-kva.example", ""},
+		{"@", "", `"@" is not a domain: write it such as @example.org`},
+		{"@-x", "", `"@-x" is not a domain: write it such as @example.org`},
+		{"bob smith\n", "", `"bob smith\n" is not a user: write it such as bob@example.org, or @example.org for a whole domain`},
+	} {
+		key, err := ParseAccounts(tt.text)
+		if key != tt.key || (err != nil || tt.problem != "") && (err == nil || err.Error() != tt.problem) {
+			t.Errorf("%q: got %q, %v; want %q, %s", tt.text, key, err, tt.key, tt.problem)
+		}
+	}
+}

@@ -103,7 +103,7 @@ func (c Config) Validate(fault func(key, problem string)) {
 	}
 	c.DNS.validate(func(key, problem string) { fault("dns."+key, problem) })
 	for i, text := range c.Disabled.Users {
-		if err := newAccounts().add(text); err != nil {
+		if _, err := auth.ParseAccounts(text); err != nil {
 			fault(fmt.Sprintf("disabled.users[%d]", i), err.Error())
 		}
 	}

@@ -44,7 +44,7 @@ func (k *Keeper) Prepare(c Config) (*Rules, error) {
 		keeper:     k,
 		blocklists: map[string]*blocklist{},
 		files:      map[string]source{},
-		disabled:   newAccounts(),
+		disabled:   accounts{},
 		timeout:    c.DNS.Timeout,
 	}}
 	return p.run()

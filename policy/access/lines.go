@@ -128,16 +128,14 @@ func notNetwork(text string) error {
 	return fmt.Errorf("%q is not a network: write it such as 192.0.2.0/24, 2001:db8::/32 or 192.0.2.7", clip(text))
 }
 
-// accounts are names of users, and domains with all that are in them.
-type accounts struct {
-	users, domains map[string]struct{}
-}
+// accounts are users and whole domains, by auth.ParseAccounts.
+type accounts map[string]struct{}
 
 // readAccounts reads a file of accounts.
-func readAccounts(r io.Reader) (*accounts, error) {
-	a := newAccounts()
+func readAccounts(r io.Reader) (accounts, error) {
+	a := accounts{}
 	err := readLines(r, func(text string) error {
-		if a.size() >= maxEntries {
+		if len(a) >= maxEntries {
 			return fmt.Errorf("is one more than the %d accounts that a file may have: let the directory say who is disabled", maxEntries)
 		}
 		return a.add(text)
@@ -148,43 +146,26 @@ func readAccounts(r io.Reader) (*accounts, error) {
 	return a, nil
 }
 
-func newAccounts() *accounts {
-	return &accounts{users: map[string]struct{}{}, domains: map[string]struct{}{}}
-}
+func (a accounts) size() int { return len(a) }
 
-func (a *accounts) size() int { return len(a.users) + len(a.domains) }
-
-// add adds a user, or with "@" before it a domain.
-func (a *accounts) add(text string) error {
-	if domain, ok := strings.CutPrefix(text, "@"); ok {
-		d, err := auth.Domain(domain)
-		if err != nil || d == "" {
-			return fmt.Errorf("%q is not a domain: write it such as @example.org", clip(text))
-		}
-		a.domains[d] = struct{}{}
-		return nil
+func (a accounts) add(text string) error {
+	key, err := auth.ParseAccounts(text)
+	if err == nil {
+		a[key] = struct{}{}
 	}
-	name, err := auth.NameRules{}.Parse([]byte(text))
-	if err != nil {
-		return fmt.Errorf("%q is not a user: write it such as bob@example.org, or @example.org for a whole domain", clip(text))
-	}
-	a.users[name.Key] = struct{}{}
-	return nil
+	return err
 }
 
 // has says whether the account is listed by itself or by its domain. It is an auth.Name's Key.
-func (a *accounts) has(account string) bool {
-	if a == nil {
-		return false
-	}
-	if _, ok := a.users[account]; ok {
+func (a accounts) has(account string) bool {
+	if _, ok := a[account]; ok {
 		return true
 	}
 	at := strings.LastIndexByte(account, '@')
-	if at < 0 || len(a.domains) == 0 {
+	if at < 0 {
 		return false
 	}
-	_, ok := a.domains[account[at+1:]]
+	_, ok := a[account[at:]]
 	return ok
 }
 

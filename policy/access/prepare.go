@@ -157,7 +157,7 @@ func (p *preparation) rule(key string, c RuleConfig, lists map[string]*list) {
 		}
 	}
 	if len(c.Users) > 0 {
-		r.users = newAccounts()
+		r.users = accounts{}
 		for _, text := range c.Users {
 			p.fault(key+".users", r.users.add(text))
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/popgate/popgate/auth"
 )
 
 // The values of RuleConfig.Action.
@@ -109,7 +111,7 @@ func (c RuleConfig) validate(fault func(key, problem string), known ruleNames) {
 	refer(c.Networks.Deny, "networks.deny", "list", known.lists, fault)
 	refer(c.Blocklists, "blocklists", "blocklist", known.blocklists, fault)
 	for i, text := range c.Users {
-		if err := newAccounts().add(text); err != nil {
+		if _, err := auth.ParseAccounts(text); err != nil {
 			fault(fmt.Sprintf("users[%d]", i), err.Error())
 		}
 	}

@@ -18,8 +18,8 @@ type Rules struct {
 	blocklists map[string]*blocklist
 	country    *file[*geo] // nil where no file is named, and so on
 	asn        *file[*geo]
-	disabled   *accounts
-	disabledIn []*file[*accounts]
+	disabled   accounts
+	disabledIn []*file[accounts]
 	files      map[string]source // all files, by what they are for and their path
 	timeout    time.Duration     // how long a decision waits for blocklists
 }
@@ -57,7 +57,7 @@ func on(lists []*list, addr netip.Addr) *list {
 type rule struct {
 	config              RuleConfig
 	action              Action
-	users               *accounts // nil: all
+	users               accounts // nil: all
 	except, allow, deny []*list
 	blocklists          []*blocklist
 	hours               *hours // nil: always

@@ -209,7 +209,7 @@ func (x *exceptions) add(o *Override, e exception) {
 	switch {
 	case len(o.Users) > 0:
 		for _, text := range o.Users {
-			if a, err := account(text); err == nil {
+			if a, err := auth.ParseAccounts(text); err == nil {
 				x.users[a] = append(x.users[a], e)
 			}
 		}

@@ -59,7 +59,7 @@ func (o *Override) validate(fault func(key, problem string), names map[string]bo
 		}
 	}
 	for i, u := range o.Users {
-		if _, err := account(u); err != nil {
+		if _, err := auth.ParseAccounts(u); err != nil {
 			fault(fmt.Sprintf("users[%d]", i), err.Error())
 		}
 	}
@@ -104,22 +104,6 @@ func validateNetworks(key string, all []netip.Prefix, fault func(key, problem st
 			fault(at, fmt.Sprintf("%s is an IPv4 network in IPv6 form: write it as IPv4, such as 10.0.0.0/8", p))
 		}
 	}
-}
-
-// account is what a user of an override is looked up by: the key of an auth.Name, or for a whole domain that with "@" before it.
-func account(text string) (string, error) {
-	if domain, ok := strings.CutPrefix(text, "@"); ok {
-		d, err := auth.Domain(domain)
-		if err != nil || d == "" {
-			return "", fmt.Errorf("%q is not a domain: write it such as @example.org", clip(text))
-		}
-		return "@" + d, nil
-	}
-	name, err := auth.NameRules{}.Parse([]byte(text))
-	if err != nil {
-		return "", fmt.Errorf("%q is not a user: write it such as bob@example.org, or @example.org for a whole domain", clip(text))
-	}
-	return name.Key, nil
 }
 
 // clip makes a text short enough for an error.
