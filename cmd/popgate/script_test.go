@@ -131,6 +131,7 @@ func setupScript(env *testscript.Env) error {
 	// Debian's own programs before the shims of version managers, which need a home; dovecot is in sbin.
 	path := strings.SplitN(env.Getenv("PATH"), string(filepath.ListSeparator), 2)
 	path = append(path[:1], append([]string{"/usr/bin", "/bin", "/usr/sbin"}, path[1:]...)...)
+	env.Setenv("GORACE", "atexit_sleep_ms=10") // by default each command of a script sleeps for a second at its end
 	env.Setenv("PATH", strings.Join(path, string(filepath.ListSeparator)))
 	for name, dir := range map[string]string{"HOME": "home", "XDG_STATE_HOME": "state", "XDG_RUNTIME_DIR": "run"} {
 		dir = filepath.Join(env.WorkDir, dir)

@@ -40,7 +40,7 @@ type ShareConfig struct {
 
 // DefaultShareConfig is what holds where the file says nothing: nothing is shared.
 func DefaultShareConfig() ShareConfig {
-	return ShareConfig{Redis: DefaultConfig(), Spread: SpreadFull, Deadline: 5 * time.Millisecond, Lease: 15 * time.Second}
+	return ShareConfig{Redis: DefaultConfig(), Spread: SpreadFull, Deadline: 10 * time.Millisecond, Lease: 15 * time.Second}
 }
 
 // Off says that nothing is shared.
@@ -62,7 +62,7 @@ func (c ShareConfig) Validate(fault func(key, problem string)) {
 		fault("spread", fmt.Sprintf("is %q; write full or even", c.Spread))
 	}
 	if c.Deadline < time.Millisecond || c.Deadline > time.Second {
-		fault("deadline", fmt.Sprintf("%s is not between 1ms and 1s; write such as 5ms: every login waits so long for a Redis that is slow", c.Deadline))
+		fault("deadline", fmt.Sprintf("%s is not between 1ms and 1s; write such as 10ms: every login waits so long for a Redis that is slow", c.Deadline))
 	}
 	if c.Lease < 2*time.Second || c.Lease > time.Hour {
 		fault("lease", fmt.Sprintf("%s is not between 2s and 1h; write such as 15s", c.Lease))
