@@ -27,13 +27,14 @@ var arrows = map[string][]string{
 
 	"policy":            {"auth/...", "policy/limit", "policy/lockout", "policy/access", "policy/store", "policy/cluster", "policy/audit", "policy/wforce", "policy/legacy"},
 	"policy/limit":      {"auth/...", "policy/store"},
-	"policy/lockout":    {"auth/...", "policy/store", "policy/cluster"},
+	"policy/lockout":    {"auth/...", "policy/store", "policy/cluster", "policy/statefile"},
 	"policy/access":     {"auth/..."},
 	"policy/store":      {"auth/...", "policy/cluster"},
 	"policy/cluster":    {"auth/..."},
 	"policy/audit":      {"auth/..."},
 	"policy/wforce":     {"auth/..."},
-	"policy/legacy":     {"policy/cluster"},
+	"policy/legacy":     {"policy/cluster", "policy/statefile"},
+	"policy/statefile":  nil,
 	"policy/audit/sink": {"auth/...", "policy/audit"},
 
 	"proxy":                        {"auth/...", "policy/...", "proxy/pop3", "proxy/backend"},

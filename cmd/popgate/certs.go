@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/popgate/popgate/policy/statefile"
 	"github.com/popgate/popgate/proxy/admin"
 	"github.com/popgate/popgate/proxy/certs"
 )
@@ -216,31 +217,11 @@ func writePair(dir, name string, cert, key []byte) ([]string, error) {
 	if base != filepath.Base(base) || !filepath.IsLocal(base) {
 		return nil, fmt.Errorf("export %q: that is no name a file can have", name)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("export %s: %w", name, err)
-	}
 	files := []string{filepath.Join(dir, base+".crt"), filepath.Join(dir, base+".key")}
 	for i, data := range [][]byte{cert, key} {
-		if err := replaceFile(files[i], data); err != nil {
+		if err := statefile.Write(files[i], data); err != nil {
 			return nil, fmt.Errorf("export %s: %w", name, err)
 		}
 	}
 	return files, nil
-}
-
-// replaceFile writes a file of mode 0600, whatever the mode of one that was there, and never half of it.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".popgate-") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // the error is why there is nothing
-	}
-	return err
 }

@@ -9,11 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"unicode/utf8"
+
+	"github.com/popgate/popgate/policy/statefile"
 )
 
 const (
-	stateFile  = "legacy.json"
-	tempSuffix = ".tmp*"
+	stateFile = "legacy.json"
 	// maxState bounds the file: all that a Keeper may hold, with the longest names.
 	maxState = 512 << 20
 	maxText  = 512
@@ -31,10 +32,7 @@ func (k *Keeper) Load() error {
 	if k.path == "" {
 		return nil
 	}
-	left, _ := filepath.Glob(k.path + tempSuffix) // of a crash within Save; a folder that is no pattern has none
-	for _, path := range left {
-		_ = os.Remove(path)
-	}
+	statefile.Tidy(k.path)
 	f, err := os.Open(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -81,29 +79,16 @@ func (u *Use) sound() bool {
 }
 
 // Save writes what is known into the folder, so that a crash leaves the file of before or this one.
-func (k *Keeper) Save() (err error) {
+func (k *Keeper) Save() error {
 	if k.path == "" {
 		return nil
 	}
 	all := k.List()
-	if err := os.MkdirAll(filepath.Dir(k.path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(k.path), stateFile+tempSuffix) // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	enc := json.NewEncoder(f)
-	enc.SetEscapeHTML(false)
-	if err := errors.Join(enc.Encode(all), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), k.path)
+	return statefile.Stream(k.path, func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(all)
+	})
 }
 
 func (k *Keeper) saveChanged() {

@@ -1,7 +1,6 @@
 package lockout
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -11,9 +10,10 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/popgate/popgate/policy/statefile"
 )
 
 // The files in the Keeper's folder, and what the state begins with.
@@ -21,8 +21,6 @@ const (
 	keyFile   = "lockout.key"
 	stateFile = "lockout.state"
 	magic     = "pglock1\n"
-
-	tempSuffix = ".*.tmp" // of what is being written
 )
 
 // The sizes of what is in the state: a known-good pair, and a lockout.
@@ -41,7 +39,8 @@ func (k *Keeper) Load() {
 	if k.dir == "" {
 		return
 	}
-	k.tidy()
+	statefile.Tidy(k.path(keyFile))
+	statefile.Tidy(k.path(stateFile))
 	made, err := k.loadKey()
 	if err != nil {
 		k.log.Warn("lockouts and known-good users are kept in memory only", "error", err)
@@ -64,19 +63,6 @@ func (k *Keeper) Load() {
 	}
 }
 
-// tidy removes what a crash left half written.
-func (k *Keeper) tidy() {
-	for _, name := range []string{keyFile, stateFile} {
-		left, err := filepath.Glob(k.path(name) + tempSuffix)
-		if err != nil {
-			continue // the folder's name is no pattern
-		}
-		for _, path := range left {
-			_ = os.Remove(path)
-		}
-	}
-}
-
 // Save writes the state, whole or not at all. Run does so by itself.
 func (k *Keeper) Save() error {
 	if k.dir == "" {
@@ -84,7 +70,7 @@ func (k *Keeper) Save() error {
 	}
 	k.saving.Lock()
 	defer k.saving.Unlock()
-	return writeFile(k.path(stateFile), k.encode())
+	return statefile.Write(k.path(stateFile), k.encode())
 }
 
 // loadKey reads the key of the digests, or makes and writes one.
@@ -107,7 +93,7 @@ func (k *Keeper) loadKey() (made bool, err error) {
 	default:
 		return false, fmt.Errorf("read %s: %w", path, err)
 	}
-	return true, writeFile(path, k.hasher.names[:])
+	return true, statefile.Write(path, k.hasher.names[:])
 }
 
 // warnOpen says so where others can read the key.
@@ -282,27 +268,4 @@ func readBounded(path string, most int64) ([]byte, error) {
 		err = errCorrupt
 	}
 	return data, err
-}
-
-// writeFile puts data in the place of path, 0600, so that a crash leaves the old file or the new one.
-func writeFile(path string, data []byte) (err error) {
-	// Before a first start there may be no folder yet.
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempSuffix) // 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	_, err = io.Copy(f, bytes.NewReader(data))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/popgate/popgate/policy/statefile"
 	"github.com/popgate/popgate/proxy/pop3"
 )
 
@@ -218,21 +219,7 @@ func (p *profiles) save(ids []serverID) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(p.path), 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(p.path), "."+profilesFile+".*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(append(text, '\n'))
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), p.path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
+	return statefile.Write(p.path, append(text, '\n'))
 }
 
 // profile compares what a check has seen with what is known of the server, and says what changed, once. A server that a
