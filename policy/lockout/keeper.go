@@ -29,10 +29,13 @@ const (
 	maxNewNetworks = 50 // in a day, that one user becomes known in
 )
 
-// How often the Keeper looks after its lockouts, and saves what has changed.
+// How often the Keeper looks after its lockouts, and how soon it saves what has changed: with little to write soon, with full tables
+// late, so that it writes no more than some 50 KB a second.
 const (
-	tendEvery = time.Second
-	saveEvery = 5 * time.Minute
+	tendEvery  = time.Second
+	saveSoon   = 30 * time.Second
+	saveLate   = 5 * time.Minute
+	saveEvenly = saveLate / maxKnown // for each known-good pair, and what takes as much
 )
 
 // Options are what a Keeper is given besides its folder. All may be left out.
@@ -163,9 +166,10 @@ func (k *Keeper) now() int64 { return k.start.UnixNano() + int64(time.Since(k.st
 // Run ends lockouts whose time has come, and saves, until ctx ends; then it saves once more. It returns nil: what cannot
 // be saved is logged, and does not end the gateway.
 func (k *Keeper) Run(ctx context.Context) error {
-	tend, save := time.NewTicker(tendEvery), time.NewTicker(saveEvery)
+	tend, save := time.NewTicker(tendEvery), time.NewTicker(saveSoon)
 	defer tend.Stop()
 	defer save.Stop()
+	saved := k.now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -174,9 +178,18 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-tend.C:
 			k.tend()
 		case <-save.C:
-			k.saveChanged()
+			if now := k.now(); k.changed.Load() && now-saved >= k.rest() {
+				k.saveChanged()
+				saved = now
+			}
 		}
 	}
+}
+
+// rest is how long after a time of saving, in nanoseconds, the next may come.
+func (k *Keeper) rest() int64 {
+	pairs := k.known.len() + k.lockouts.len()*(recordSize/knownSize)
+	return int64(min(saveEvenly*time.Duration(pairs), saveLate))
 }
 
 func (k *Keeper) saveChanged() {

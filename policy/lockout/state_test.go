@@ -126,12 +126,25 @@ func TestSaveInTime(t *testing.T) {
 			t.Errorf("with nothing to save: got %v, want no file", err)
 		}
 		r.fill()
-		<-time.After(5*time.Minute + time.Second)
+		<-time.After(31 * time.Second)
 		synctest.Wait()
 		if _, err := os.Stat(path); err != nil {
-			t.Errorf("after five minutes: %v", err)
+			t.Errorf("after half a minute: %v", err)
 		}
 	})
+}
+
+// TestSaveEvenly: the more there is to save, the less often it is saved.
+func TestSaveEvenly(t *testing.T) {
+	few, many := lockout.NewSmall("", lockout.Options{}, 1<<20), lockout.NewSmall("", lockout.Options{}, 1<<20)
+	few.TakeKnown(1000)
+	many.TakeKnown(300_000)
+	if got := few.Rest(); got > time.Second {
+		t.Errorf("a thousand: got %s, want next to nothing", got)
+	}
+	if got := many.Rest(); got < time.Minute || got > 2*time.Minute {
+		t.Errorf("300,000: got %s, want a minute and a half", got)
+	}
 }
 
 // TestTogether has many do everything at once, for the race detector; in the end all counts fit.
