@@ -258,11 +258,31 @@ func stateDir(vars map[string]string, root bool) (string, error) {
 
 // check reports what no section can see by itself, and what each does.
 func (c *Config) check(r *report) {
+	c.checkNames(r)
+	c.checkDirectories()
+	apart(c.endpoints(), r)
+	c.checkTLS(r)
+	for _, list := range []struct {
+		key, hint string
+		length    int
+	}{
+		{"listeners", "remove the key for one on port 995, or write what to listen on", len(c.Listeners)},
+		{"backends", "write at least: " + least, len(c.Backends)},
+		{"routes", "say which backend users go to, such as: routes: [{backend: NAME}]", len(c.Routes)},
+	} {
+		// Without any backend, to ask for routes too would be noise.
+		if list.length == 0 && (list.key != "routes" || len(c.Backends) > 0) {
+			r.follow(list.key, "needs at least one entry", list.hint)
+		}
+	}
+	validate(reflect.ValueOf(*c), "", r)
+}
+
+// checkNames looks whether names are there once, and what refers to them.
+func (c *Config) checkNames(r *report) {
 	listeners, backends, directories := register{list: "listeners"}, register{list: "backends"}, register{list: "directories"}
-	var endpoints []endpoint
-	for i, l := range c.Listeners {
+	for _, l := range c.Listeners {
 		listeners.names = append(listeners.names, l.Name)
-		endpoints = append(endpoints, endpoint{fmt.Sprintf("listeners[%d].address", i), l.Address})
 	}
 	for _, b := range c.Backends {
 		backends.names = append(backends.names, b.Name)
@@ -295,24 +315,15 @@ func (c *Config) check(r *report) {
 	listeners.unique(r)
 	backends.unique(r)
 	directories.unique(r)
-	c.checkDirectories()
-	apart(append(append(endpoints, endpoint{"metrics.address", c.Metrics.Address}, endpoint{"weakforced.serve.address", c.Weakforced.Serve.Address}),
-		c.challenges()...), r)
-	c.checkTLS(r)
-	for _, list := range []struct {
-		key, hint string
-		length    int
-	}{
-		{"listeners", "remove the key for one on port 995, or write what to listen on", len(c.Listeners)},
-		{"backends", "write at least: " + least, len(c.Backends)},
-		{"routes", "say which backend users go to, such as: routes: [{backend: NAME}]", len(c.Routes)},
-	} {
-		// Without any backend, to ask for routes too would be noise.
-		if list.length == 0 && (list.key != "routes" || len(c.Backends) > 0) {
-			r.follow(list.key, "needs at least one entry", list.hint)
-		}
+}
+
+// endpoints are the addresses that popgate is to listen on.
+func (c *Config) endpoints() (all []endpoint) {
+	for i, l := range c.Listeners {
+		all = append(all, endpoint{fmt.Sprintf("listeners[%d].address", i), l.Address})
 	}
-	validate(reflect.ValueOf(*c), "", r)
+	all = append(all, endpoint{"metrics.address", c.Metrics.Address}, endpoint{"weakforced.serve.address", c.Weakforced.Serve.Address})
+	return append(all, c.challenges()...)
 }
 
 // checkDirectories warns of those that nobody asks.

@@ -17,13 +17,16 @@ import (
 // topOnceWidth is the width of what is printed where there is no terminal.
 const topOnceWidth = 100
 
+// topOptions are what the command was asked for.
+type topOptions struct {
+	from     running
+	interval time.Duration
+	once     bool
+	asJSON   bool
+}
+
 func topCommand() *cobra.Command {
-	var (
-		from     running
-		interval time.Duration
-		once     bool
-		asJSON   bool
-	)
+	var o topOptions
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Watch a running gateway: sessions, logins, slow servers, lockouts",
@@ -38,40 +41,42 @@ one picture and ends, as with --once.`,
   popgate top --once --interval 10s        one picture, of ten seconds
   popgate top --json | jq .totals.logins   what it is made of: counts since the start`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if interval < 500*time.Millisecond || interval > time.Minute {
-				return fmt.Errorf("--interval %s: write something between 500ms and 1m", interval)
-			}
-			client, err := from.dial(cmd.Context())
-			if err != nil {
-				return err
-			}
-			first, err := client.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), first)
-			}
-			view := &topView{interval: interval, order: bySlowest, ascii: !unicodeTerminal(os.Getenv)}
-			view.watch.add(first)
-			screen := newScreen(cmd.InOrStdin(), cmd.OutOrStdout(), os.Getenv)
-			if once || screen == nil {
-				if !once {
-					_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "popgate: the output is no terminal: one picture, of %s\n", interval) // as in sayError
-				}
-				return topOnce(cmd.Context(), client, view, screen, cmd.OutOrStdout())
-			}
-			return (&topLoop{client: client, view: view, watch: view.watch, screen: screen}).run(cmd.Context())
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
-	from.flags(c)
+	o.from.flags(c)
 	flags := c.Flags()
-	flags.DurationVar(&interval, "interval", 2*time.Second, "`time` from one reading to the next")
-	flags.BoolVar(&once, "once", false, "print one picture, of two readings, as plain text")
-	flags.BoolVar(&asJSON, "json", false, "print one reading as JSON, for programs")
+	flags.DurationVar(&o.interval, "interval", 2*time.Second, "`time` from one reading to the next")
+	flags.BoolVar(&o.once, "once", false, "print one picture, of two readings, as plain text")
+	flags.BoolVar(&o.asJSON, "json", false, "print one reading as JSON, for programs")
 	c.MarkFlagsMutuallyExclusive("once", "json")
 	return c
+}
+
+func (o *topOptions) run(cmd *cobra.Command) error {
+	if o.interval < 500*time.Millisecond || o.interval > time.Minute {
+		return fmt.Errorf("--interval %s: write something between 500ms and 1m", o.interval)
+	}
+	client, err := o.from.dial(cmd.Context())
+	if err != nil {
+		return err
+	}
+	first, err := client.Status(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if o.asJSON {
+		return printJSON(cmd.OutOrStdout(), first)
+	}
+	view := &topView{interval: o.interval, order: bySlowest, ascii: !unicodeTerminal(os.Getenv)}
+	view.watch.add(first)
+	screen := newScreen(cmd.InOrStdin(), cmd.OutOrStdout(), os.Getenv)
+	if o.once || screen == nil {
+		if !o.once {
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "popgate: the output is no terminal: one picture, of %s\n", o.interval) // as in sayError
+		}
+		return topOnce(cmd.Context(), client, view, screen, cmd.OutOrStdout())
+	}
+	return (&topLoop{client: client, view: view, watch: view.watch, screen: screen}).run(cmd.Context())
 }
 
 // unicodeTerminal says that the terminal shows more than ASCII, by the locale as setlocale(3) finds it.

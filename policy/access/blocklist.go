@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -206,10 +207,8 @@ func (b *blocklist) judge(answers []netip.Addr) (netip.Addr, error) {
 		switch {
 		case !loopback.Contains(a):
 		case len(b.codes) > 0:
-			for _, p := range b.codes {
-				if p.Contains(a) {
-					return a, nil
-				}
+			if slices.ContainsFunc(b.codes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+				return a, nil
 			}
 			refused = refused || refusedNet.Contains(a)
 		case a == refusedOne || refusedNet.Contains(a):
