@@ -120,6 +120,12 @@ func TestShelf(t *testing.T) {
 		if n := testutil.ToFloat64(a.metrics.put); n < 1501 || testutil.ToFloat64(b.metrics.put) < 1 {
 			return errors.New("not yet")
 		}
+		v, err := a.client.Do(t.Context(), "HGET", a.keys[1], fieldOf(0)) // b puts all that it knows too
+		if text, ok := v.(string); err != nil || !ok {
+			return fmt.Errorf("%v, %v", v, err)
+		} else if f, err := a.open(fieldOf(0), []byte(text)); err != nil || string(f.Value) != "later" {
+			return fmt.Errorf("got %q, %v", f.Value, err)
+		}
 		return nil
 	})
 	newOwner(t, p, 10_000).wantEventually(t, "the later holds", want)
