@@ -226,8 +226,9 @@ func TestNoAllocations(t *testing.T) {
 			t.Errorf("a login of outcome %d: got %v allocations, want 0", o, n)
 		}
 	}
-	// All of a visit allocates what is kept of it: itself, and the places it holds.
-	if n := testing.AllocsPerRun(200, func() { settled(t, g, c).Close() }); n > 2 {
+	// All of a visit allocates what is kept of it: itself, and the places it holds. The race detector has a pool lose a quarter of what it
+	// is given: so many visits that chance does not count.
+	if n := testing.AllocsPerRun(5000, func() { settled(t, g, c).Close() }); n > 2 {
 		t.Errorf("a whole visit: got %v allocations, want at most 2", n)
 	}
 }
