@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/popgate/popgate/auth/files"
 )
 
 // The values of HTTPConfig.Format.
@@ -194,7 +196,7 @@ func newHTTP(name string, c HTTPConfig, log *slog.Logger) (Opened, error) {
 		if c.TLSServerName == "" {
 			h.conns.tls.ServerName = strings.Trim(t.host, "[]")
 		}
-		if err := believeAndShow(h.conns.tls, c.TLSCA, c.TLSCert, c.TLSKey); err != nil {
+		if err := files.TLS(h.conns.tls, c.TLSCA, c.TLSCert, c.TLSKey); err != nil {
 			return Opened{}, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/files"
 )
 
 // errUnasked is what a service of the format nginx is not even asked without.
@@ -62,7 +63,7 @@ func (h *httpSource) headers() (string, error) {
 		value := one.Value
 		if one.ValueFile != "" {
 			var err error
-			if value, err = readSecretFile(one.ValueFile); err != nil {
+			if value, err = files.Secret(one.ValueFile); err != nil {
 				return "", fmt.Errorf("header %s: %w", one.Name, err)
 			}
 			if hasControl(value) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/popgate/popgate/auth/files"
 )
 
 // LDAPConfig is the section `ldap` of a directory.
@@ -230,7 +232,7 @@ func newLDAP(_ string, c LDAPConfig, _ *slog.Logger) (Opened, error) {
 	}
 	search.tls = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLSServerName}
 	if c.TLSCA != "" {
-		if search.tls.RootCAs, err = readCA(c.TLSCA); err != nil {
+		if search.tls.RootCAs, err = files.Roots(c.TLSCA); err != nil {
 			return Opened{}, fmt.Errorf("tls_ca: %w", err)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/popgate/popgate/auth/files"
 )
 
 // The times of connections to LDAP servers.
@@ -52,7 +54,7 @@ func (d *ldapDialer) password() (string, error) {
 	if d.passwordFile == "" {
 		return "", nil
 	}
-	p, err := readSecretFile(d.passwordFile)
+	p, err := files.Secret(d.passwordFile)
 	d.hide.add(p)
 	return p, err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/popgate/popgate/auth"
+	"github.com/popgate/popgate/auth/files"
 )
 
 // redisTimeout is for what no lookup waits for, or no longer: each lookup has its own time.
@@ -42,24 +43,24 @@ func newRedisClient(name string, c RedisConfig) (redis.UniversalClient, error) {
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if c.PasswordFile != "" {
-		if _, err := readSecretFile(c.PasswordFile); err != nil {
+		if _, err := files.Secret(c.PasswordFile); err != nil {
 			return nil, fmt.Errorf("password_file: %w", err)
 		}
 		o.CredentialsProviderContext = func(context.Context) (string, string, error) {
-			password, err := readSecretFile(c.PasswordFile)
+			password, err := files.Secret(c.PasswordFile)
 			return c.Username, password, err
 		}
 	}
 	if c.SentinelPasswordFile != "" {
 		var err error
-		if o.SentinelPassword, err = readSecretFile(c.SentinelPasswordFile); err != nil {
+		if o.SentinelPassword, err = files.Secret(c.SentinelPasswordFile); err != nil {
 			return nil, fmt.Errorf("sentinel_password_file: %w", err)
 		}
 	}
 	var t *tls.Config
 	if c.TLS {
 		t = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLSServerName}
-		if err := believeAndShow(t, c.TLSCA, c.TLSCert, c.TLSKey); err != nil {
+		if err := files.TLS(t, c.TLSCA, c.TLSCert, c.TLSKey); err != nil {
 			return nil, err
 		}
 	}

@@ -1,10 +1,8 @@
 package directory
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -13,13 +11,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/popgate/popgate/auth/files"
 )
 
 // The times that are the same for every database.
@@ -33,7 +32,7 @@ func openSQL(c SQLConfig, hide *hider, log *slog.Logger) (*sql.DB, error) {
 	dsn := c.DSN
 	if c.DSNFile != "" {
 		var err error
-		if dsn, err = readSecretFile(c.DSNFile); err != nil {
+		if dsn, err = files.Secret(c.DSNFile); err != nil {
 			return nil, fmt.Errorf("dsn_file: %w", err)
 		}
 	}
@@ -43,7 +42,7 @@ func openSQL(c SQLConfig, hide *hider, log *slog.Logger) (*sql.DB, error) {
 	password := func() (string, error) { return "", nil }
 	if c.PasswordFile != "" {
 		password = func() (string, error) {
-			p, err := readSecretFile(c.PasswordFile)
+			p, err := files.Secret(c.PasswordFile)
 			hide.add(p)
 			return p, err
 		}
@@ -70,22 +69,6 @@ func openSQL(c SQLConfig, hide *hider, log *slog.Logger) (*sql.DB, error) {
 	db.SetConnMaxIdleTime(c.IdleTime)
 	db.SetConnMaxLifetime(sqlConnLifetime)
 	return db, nil
-}
-
-// readSecretFile reads a file that holds one line, such as a password.
-func readSecretFile(name string) (string, error) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return "", err
-	}
-	text = bytes.TrimRight(text, "\r\n")
-	switch {
-	case len(text) == 0:
-		return "", fmt.Errorf("%s is empty", name)
-	case bytes.ContainsAny(text, "\r\n\x00"):
-		return "", fmt.Errorf("%s has more than one line", name)
-	}
-	return string(text), nil
 }
 
 // errDSN stands for what a driver says of a DSN that it cannot read, for it shows parts of it.
@@ -147,7 +130,7 @@ func mysqlConnector(dsn, ca string, hide *hider, password func() (string, error)
 	config.MultiStatements, config.AllowAllFiles, config.InterpolateParams, config.ColumnsWithAlias = false, false, false, false
 	config.Logger = mysqlLog{log, hide}
 	if ca != "" {
-		roots, err := readCA(ca)
+		roots, err := files.Roots(ca)
 		if err != nil {
 			return nil, fmt.Errorf("tls_ca: %w", err)
 		}
@@ -192,19 +175,6 @@ func warnPlain(log *slog.Logger, host string) {
 func thisMachine(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
-}
-
-// readCA reads the certificates of a PEM file.
-func readCA(name string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate in PEM form", name)
-	}
-	return roots, nil
 }
 
 // mysqlLog takes what the driver says of connections that ended; it matters only to somebody who looks for a fault.

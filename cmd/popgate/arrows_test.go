@@ -21,9 +21,10 @@ var arrows = map[string][]string{
 	"auth":           nil,
 	"auth/sasl":      {"auth"},
 	"auth/passwd":    {"auth"},
-	"auth/directory": {"auth", "auth/passwd"},
+	"auth/directory": {"auth", "auth/passwd", "auth/files"},
 	"auth/route":     {"auth", "auth/directory"}, // what a directory answers is its word
 	"auth/peers":     nil,
+	"auth/files":     nil,
 
 	"policy":            {"auth/...", "policy/limit", "policy/lockout", "policy/access", "policy/store", "policy/cluster", "policy/audit", "policy/wforce", "policy/legacy"},
 	"policy/limit":      {"auth/...", "policy/store"},

@@ -1,16 +1,15 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/popgate/popgate/auth/files"
 )
 
 // Client speaks to Redis. Its methods may be called at once. Close it when nothing uses it any more.
@@ -35,17 +34,17 @@ func New(c Config) (*Client, error) {
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if c.PasswordFile != "" {
-		if _, err := readPassword(c.PasswordFile); err != nil {
+		if _, err := files.Secret(c.PasswordFile); err != nil {
 			return nil, fmt.Errorf("password_file: %w", err)
 		}
 		o.CredentialsProviderContext = func(context.Context) (string, string, error) {
-			password, err := readPassword(c.PasswordFile)
+			password, err := files.Secret(c.PasswordFile)
 			return c.Username, password, err
 		}
 	}
 	if c.SentinelPasswordFile != "" {
 		var err error
-		if o.SentinelPassword, err = readPassword(c.SentinelPasswordFile); err != nil {
+		if o.SentinelPassword, err = files.Secret(c.SentinelPasswordFile); err != nil {
 			return nil, fmt.Errorf("sentinel_password_file: %w", err)
 		}
 	}
@@ -61,36 +60,10 @@ func (c Config) tls() (*tls.Config, error) {
 		return nil, nil
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLSServerName}
-	if c.TLSCA != "" {
-		text, err := os.ReadFile(c.TLSCA)
-		if err != nil {
-			return nil, fmt.Errorf("tls_ca: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("tls_ca: %s holds no certificate in PEM", c.TLSCA)
-		}
-	}
-	if c.TLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("tls_cert: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
+	if err := files.TLS(t, c.TLSCA, c.TLSCert, c.TLSKey); err != nil {
+		return nil, err
 	}
 	return t, nil
-}
-
-func readPassword(file string) (string, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	password := bytes.TrimRight(text, "\r\n")
-	if len(password) == 0 {
-		return "", fmt.Errorf("%s is empty", file)
-	}
-	return string(password), nil
 }
 
 // Key names what part keeps under name. All keys of one part stay together in a Redis Cluster, so that one script can touch them.

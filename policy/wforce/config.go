@@ -1,16 +1,15 @@
 package wforce
 
 import (
-	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/popgate/popgate/auth/files"
 )
 
 // OnFailure says what a login gets when weakforced cannot be asked.
@@ -179,40 +178,22 @@ func (c Config) tls() (*tls.Config, error) {
 		return nil, nil
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLSServerName}
-	if c.TLSCA != "" {
-		text, err := os.ReadFile(c.TLSCA)
-		if err != nil {
-			return nil, fmt.Errorf("tls_ca: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("tls_ca: %s holds no certificate in PEM", c.TLSCA)
-		}
-	}
-	if c.TLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("tls_cert: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
+	if err := files.TLS(t, c.TLSCA, c.TLSCert, c.TLSKey); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
 
-// readSecret reads a file with one line. What it holds is in no error.
+// readSecret reads a file with one line that can stand in a header. What it holds is in no error.
 func readSecret(key, file string) (string, error) {
-	text, err := os.ReadFile(file)
+	text, err := files.Secret(file)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
-	text = bytes.TrimRight(text, "\r\n")
-	if len(text) == 0 {
-		return "", fmt.Errorf("%s: %s is empty", key, file)
+	if strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
+		return "", fmt.Errorf("%s: %s has a control byte", key, file)
 	}
-	if bytes.IndexFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
-		return "", fmt.Errorf("%s: %s has more than one line, or a control byte", key, file)
-	}
-	return string(text), nil
+	return text, nil
 }
 
 func isLocal(host string) bool {

@@ -4,19 +4,18 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/popgate/popgate/auth/files"
 	"github.com/popgate/popgate/proxy/pop3"
 )
 
@@ -53,7 +52,7 @@ func newTLS(c *Config, fault func(key string, err error)) *tls.Config {
 		allowOld(t)
 	}
 	if c.TLSCA != "" {
-		roots, err := readRoots(c.TLSCA)
+		roots, err := files.Roots(c.TLSCA)
 		if err != nil {
 			fault("tls_ca", err)
 		}
@@ -83,18 +82,6 @@ func allowOld(t *tls.Config) {
 		t.CipherSuites = append(t.CipherSuites, s.ID)
 	}
 	t.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
-}
-
-func readRoots(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s has no certificate in PEM form", path)
-	}
-	return roots, nil
 }
 
 // checkPin looks at the server's own certificate alone: where the chain is not verified, anybody can send the rest.

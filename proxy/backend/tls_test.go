@@ -22,6 +22,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/popgate/popgate/auth/files"
 )
 
 // A testCA issues one server certificate.
@@ -295,7 +297,7 @@ func TestReadRoots(t *testing.T) {
 	if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readRoots(file); err == nil || !strings.Contains(err.Error(), "no certificate in PEM form") {
+	if _, err := files.Roots(file); err == nil || !strings.Contains(err.Error(), "no certificate in PEM form") {
 		t.Errorf("got %v", err)
 	}
 	if err := checkPin(nil, &tls.ConnectionState{}); !errors.Is(err, errPin) {

@@ -1,13 +1,11 @@
 package storage
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	authfiles "github.com/popgate/popgate/auth/files"
 )
 
 // inPostgres keeps records and leases in a table each. Leases and not advisory locks: those end with the connection, which the
@@ -49,11 +49,11 @@ func openPostgres(p Postgres) (*inPostgres, error) {
 		conn.RuntimeParams["application_name"] = "popgate"
 	}
 	if p.PasswordFile != "" {
-		if _, err := readPassword(p.PasswordFile); err != nil {
+		if _, err := authfiles.Secret(p.PasswordFile); err != nil {
 			return nil, fmt.Errorf("postgres.password_file: %w", err)
 		}
 		config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) (err error) {
-			c.Password, err = readPassword(p.PasswordFile)
+			c.Password, err = authfiles.Secret(p.PasswordFile)
 			return err
 		}
 	}
@@ -63,17 +63,6 @@ func openPostgres(p Postgres) (*inPostgres, error) {
 	}
 	named := strings.NewReplacer("{schema}", pgx.Identifier{p.Schema}.Sanitize())
 	return &inPostgres{pool: pool, timeout: p.Timeout, schema: p.Schema, named: named}, nil
-}
-
-func readPassword(file string) (string, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	if text = bytes.TrimRight(text, "\r\n"); len(text) == 0 {
-		return "", fmt.Errorf("%s is empty", file)
-	}
-	return string(text), nil
 }
 
 // COLLATE "C" has names compared bytewise, whatever the database's language; the ranges of folders depend on it.
