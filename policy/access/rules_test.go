@@ -320,14 +320,23 @@ func faults(c Config) map[string]string {
 	return found
 }
 
-// The set of reasons is closed, and each has its own text.
+// The set of reasons is closed, each has its own text, and the document has them all.
 func TestReasons(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/access.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	seen := map[Reason]bool{"": true}
-	for _, r := range Reasons() {
+	for _, r := range []Reason{
+		NetworkDenied, NetworkNotAllowed, Country, ASN, Blocklisted, Hours, TLSVersion, ClientCertificate, LegacyOver, Disabled,
+	} {
 		if seen[r] {
 			t.Errorf("%q is there twice", r)
 		}
 		seen[r] = true
+		if !strings.Contains(string(doc), "`"+string(r)) {
+			t.Errorf("docs/access.md has no %s", r)
+		}
 	}
 }
 

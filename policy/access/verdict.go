@@ -37,13 +37,6 @@ const (
 	Disabled          Reason = "disabled"            // The account is on the list of disabled accounts.
 )
 
-// Reasons are all of them, for documents and for who maps them to what a client is told.
-func Reasons() []Reason {
-	return []Reason{
-		NetworkDenied, NetworkNotAllowed, Country, ASN, Blocklisted, Hours, TLSVersion, ClientCertificate, LegacyOver, Disabled,
-	}
-}
-
 // Origin says that the reason is where the client comes from, and nothing about the login.
 func (r Reason) Origin() bool {
 	switch r {

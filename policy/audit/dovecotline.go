@@ -7,13 +7,13 @@ import (
 	"github.com/popgate/popgate/auth"
 )
 
-// AppendDovecotLine appends a failed login as Dovecot's log has it, for programs that read Dovecot's log and ban who fails
+// appendDovecotLine appends a failed login as Dovecot's log has it, for programs that read Dovecot's log and ban who fails
 // there, such as fail2ban and CrowdSec with their own rules for it. The line ends in a newline. What is no login.refused,
 // or was refused for what is no fault of the client's, appends nothing. Nor does what repeats the wrong password of
 // before: a mail client that was left with an old one would have its office banned. node is the gateway's name.
 //
 // What a stranger can choose is between "user=<" and ">", and has there no byte that means anything to a reader.
-func AppendDovecotLine(b []byte, node string, e *Event) []byte {
+func appendDovecotLine(b []byte, node string, e *Event) []byte {
 	if e.Name != LoginRefused || e.Repeated || !e.Reason.guess() || !e.Client.IsValid() {
 		return b
 	}

@@ -46,7 +46,7 @@ func TestDovecotLine(t *testing.T) {
 		e.Time = at
 		e.Local = tt.local
 		tt.change(e)
-		if got := string(AppendDovecotLine([]byte("x"), "mx1", e)); got != "x"+head+tt.want {
+		if got := string(appendDovecotLine([]byte("x"), "mx1", e)); got != "x"+head+tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, head+tt.want)
 		}
 	}
@@ -59,7 +59,7 @@ func TestDovecotLineNone(t *testing.T) {
 	} {
 		e := refusedLogin("anna", "192.0.2.7")
 		e.Reason = r
-		if got := AppendDovecotLine(nil, "", e); got != nil {
+		if got := appendDovecotLine(nil, "", e); got != nil {
 			t.Errorf("%s: got %s", r, got)
 		}
 	}
@@ -70,7 +70,7 @@ func TestDovecotLineNone(t *testing.T) {
 	repeated := refusedLogin("anna", "192.0.2.7")
 	repeated.Repeated = true
 	for _, e := range []*Event{accepted, unknown, repeated} {
-		if got := AppendDovecotLine(nil, "", e); got != nil {
+		if got := appendDovecotLine(nil, "", e); got != nil {
 			t.Errorf("got %s", got)
 		}
 	}
@@ -106,7 +106,7 @@ func TestFail2ban(t *testing.T) {
 				e.TLS = nil
 			}
 			e.Session = user // no stranger chooses it, and if one did
-			lines = AppendDovecotLine(lines, "mx1 [x]: é", e)
+			lines = appendDovecotLine(lines, "mx1 [x]: é", e)
 			want = append(want, addr)
 		}
 	}
@@ -146,7 +146,7 @@ func FuzzDovecotLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, user, session string) {
 		e := refusedLogin(user, "192.0.2.7")
 		e.Session = session
-		line := string(AppendDovecotLine(nil, session, e))
+		line := string(appendDovecotLine(nil, session, e))
 		body, ended := strings.CutSuffix(line, "\n")
 		if !ended || strings.ContainsFunc(body, func(r rune) bool { return r < ' ' || r > '~' }) {
 			t.Fatalf("got %q", line)
@@ -170,6 +170,6 @@ func BenchmarkDovecotLine(b *testing.B) {
 	var line []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		line = AppendDovecotLine(line[:0], "mx1", e)
+		line = appendDovecotLine(line[:0], "mx1", e)
 	}
 }

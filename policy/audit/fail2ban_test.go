@@ -85,13 +85,13 @@ func TestFail2banBans(t *testing.T) {
 	dir := fail2banServer(t)
 	var lines []byte
 	for _, user := range hostile {
-		lines = AppendDovecotLine(lines, "mx1", refusedLogin(user, "192.0.2.7"))
+		lines = appendDovecotLine(lines, "mx1", refusedLogin(user, "192.0.2.7"))
 		fine := refusedLogin(user, "192.0.2.8")
 		fine.Reason = BackendDown
-		lines = AppendDovecotLine(lines, "mx1", fine)
+		lines = appendDovecotLine(lines, "mx1", fine)
 	}
 	for range 3 { // who comes last is banned last
-		lines = AppendDovecotLine(lines, "mx1", refusedLogin("anna", "2001:db8::7"))
+		lines = appendDovecotLine(lines, "mx1", refusedLogin("anna", "2001:db8::7"))
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "mail.log"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

@@ -34,7 +34,7 @@ func (l *Log) tell(v *View, e *Event) {
 	before := len(d.pending)
 	full := before >= maxLines
 	if !full {
-		d.pending = AppendDovecotLine(d.pending, l.node, e)
+		d.pending = appendDovecotLine(d.pending, l.node, e)
 	}
 	added := len(d.pending) > before
 	if added {
