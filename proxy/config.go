@@ -74,19 +74,7 @@ func (c ListenerConfig) Validate(fault func(key, problem string)) {
 	if err := checkAddress(c.Address); err != nil {
 		fault("address", err.Error())
 	}
-	switch c.TLS {
-	case TLSImplicit, TLSStartTLS:
-	case TLSOptional:
-		if !c.Legacy {
-			fault("tls", "is optional, which takes passwords in clear: only a listener with legacy: true may do that; write starttls, or see docs/legacy.md")
-		}
-	case TLSOffloaded:
-		if len(c.ProxyProtocolFrom) == 0 {
-			fault("tls", "is offloaded, which needs proxy_protocol_from: the networks of the load balancers that end TLS")
-		}
-	default:
-		fault("tls", fmt.Sprintf("is %q; write implicit, starttls or offloaded (optional with legacy: true)", c.TLS))
-	}
+	c.validateTLS(fault)
 	c.validateLegacy(fault)
 	if c.ALPN != "strict" && c.ALPN != "lenient" {
 		fault("alpn", fmt.Sprintf("is %q; write strict or lenient", c.ALPN))
@@ -104,6 +92,22 @@ func (c ListenerConfig) Validate(fault func(key, problem string)) {
 		if _, err := auth.Domain(name); err != nil {
 			fault(key, fmt.Sprintf("is %q, which is no domain name", name))
 		}
+	}
+}
+
+func (c ListenerConfig) validateTLS(fault func(key, problem string)) {
+	switch c.TLS {
+	case TLSImplicit, TLSStartTLS:
+	case TLSOptional:
+		if !c.Legacy {
+			fault("tls", "is optional, which takes passwords in clear: only a listener with legacy: true may do that; write starttls, or see docs/legacy.md")
+		}
+	case TLSOffloaded:
+		if len(c.ProxyProtocolFrom) == 0 {
+			fault("tls", "is offloaded, which needs proxy_protocol_from: the networks of the load balancers that end TLS")
+		}
+	default:
+		fault("tls", fmt.Sprintf("is %q; write implicit, starttls or offloaded (optional with legacy: true)", c.TLS))
 	}
 }
 
