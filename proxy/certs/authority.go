@@ -65,13 +65,14 @@ func openKey(dir string) (crypto.Signer, error) {
 	path := filepath.Join(dir, caKeyFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		// A new key would leave clients trusting a CA that signs nothing any more; that is for the operator to decide.
-		if _, lost := os.Stat(filepath.Join(dir, caFile)); lost == nil {
+		if _, made := os.Stat(filepath.Join(dir, caFile)); made != nil {
+			data, err = makeKey(dir)
+		} else if data, err = os.ReadFile(path); errors.Is(err, fs.ErrNotExist) { // read again: another process may have made both since
+			// A new key would leave clients trusting a CA that signs nothing any more; that is for the operator to decide.
 			return nil, &Problem{Key: "state_dir", Err: err, Problem: fmt.Sprintf(
 				"the local CA %s has lost its key %s: restore the key, or remove the certificate so that popgate makes a new CA",
 				filepath.Join(dir, caFile), path)}
 		}
-		data, err = makeKey(dir)
 	}
 	if err != nil {
 		return nil, unusable(path, err)
