@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,10 +13,10 @@ import (
 	"time"
 )
 
-// startFlooder floods from a process of its own. It is nice to all others: in life its work is done on other machines.
-func startFlooder(t *testing.T, to string, rate int, d time.Duration) (wait func() string) {
-	cmd := exec.Command("nice", "-n", "19", os.Args[0], "-test.run=^TestFlooder$", "-test.v")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("POPGATE_FLOODER=%s %d %s", to, rate, d))
+// startFlooder floods from a process of its own. It is nice to all others: in life its work is done on other machines. Wait says how
+// many bad connections a second it made, and what it has to say.
+func startFlooder(t testing.TB, to string, rate int, d time.Duration) (wait func() (made float64, said string)) {
+	cmd := exec.Command("nice", "-n", "19", "flooder", to, strconv.Itoa(rate), d.String()) // TestMain has put it there
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -24,48 +25,52 @@ func startFlooder(t *testing.T, to string, rate int, d time.Duration) (wait func
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	t.Cleanup(func() { _ = cmd.Process.Kill() }) // where the test ended before it
-	return func() string {
+	return func() (made float64, said string) {
 		if err := <-done; err != nil {
-			t.Errorf("flooder: %v\n%s", err, &out)
+			t.Fatalf("flooder: %v\n%s", err, &out)
 		}
-		for line := range strings.Lines(out.String()) {
-			if _, said, ok := strings.Cut(line, "flooded: "); ok {
-				return strings.TrimSpace(said)
-			}
+		if _, err := fmt.Sscan(out.String(), &made); err != nil {
+			t.Fatalf("flooder: %v\n%s", err, &out)
 		}
-		return out.String()
+		return made, strings.TrimSpace(out.String())
 	}
 }
 
-// TestFlooder is the process that TestFlood starts.
-func TestFlooder(t *testing.T) {
-	var (
-		to   string
-		rate int
-		text string
-	)
-	if _, err := fmt.Sscan(os.Getenv("POPGATE_FLOODER"), &to, &rate, &text); err != nil {
-		t.Skip("it is started by TestFlood")
+// flooder is the program that startFlooder runs: ADDRESS RATE DURATION.
+func flooder() error {
+	if len(os.Args) != 4 {
+		return errors.New("usage: flooder ADDRESS RATE DURATION")
 	}
-	d, err := time.ParseDuration(text)
+	rate, err := strconv.Atoi(os.Args[2])
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	f := newFlood(t, to, 1000, 2*time.Second)
+	d, err := time.ParseDuration(os.Args[3])
+	if err != nil {
+		return err
+	}
+	f, err := newFlood(os.Args[1], 1000, 2*time.Second)
+	if err != nil {
+		return err
+	}
 	began := time.Now()
-	used := cpuOf(t, os.Getpid())
 	f.run(rate, d)
 	made := float64(f.made.Load()) / time.Since(began).Seconds()
 	f.all.Wait()
-	t.Logf("flooded: %.0f bad connections a second were made with %.2f of a core, %d failed (%v)",
-		made, (cpuOf(t, os.Getpid())-used).Seconds()/time.Since(began).Seconds(), f.unmade.Load(), f.first.Load())
+	used, err := cpuOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%.0f bad connections a second were made with %.2f of a core, %d failed (%v)\n",
+		made, used.Seconds()/time.Since(began).Seconds(), f.unmade.Load(), f.first.Load())
+	return nil
 }
 
 // flooded is where a gateway of its own process listens.
 type flooded struct{ to, ca string }
 
 // startFlooded starts one, and says besides how much CPU it has used.
-func startFlooded(t *testing.T, backend, limits string) (f flooded, metrics string, cpu func() time.Duration) {
+func startFlooded(t testing.TB, backend, limits string) (f flooded, metrics string, cpu func() time.Duration) {
 	dir := t.TempDir()
 	if _, err := writeCertificates(filepath.Join(dir, "tls")); err != nil {
 		t.Fatal(err)
@@ -86,7 +91,6 @@ func startFlooded(t *testing.T, backend, limits string) (f flooded, metrics stri
 		t.Fatal(err)
 	}
 	cmd := exec.Command("popgate", "serve", "-c", file) // TestMain has put it there
-	cmd.Env = append(os.Environ(), "GOMAXPROCS="+os.Getenv("POPGATE_FLOOD_PROCS"))
 	p, err := launch(cmd, filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -104,17 +108,23 @@ func startFlooded(t *testing.T, backend, limits string) (f flooded, metrics stri
 			t.Fatal(err)
 		}
 	}
-	return f, metrics, func() time.Duration { return cpuOf(t, cmd.Process.Pid) }
+	return f, metrics, func() time.Duration {
+		used, err := cpuOf(cmd.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return used
+	}
 }
 
 // cpuOf is the CPU time of a process.
-func cpuOf(t *testing.T, pid int) time.Duration {
+func cpuOf(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	user, _ := strconv.Atoi(fields[11])
 	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * (time.Second / 100)
+	return time.Duration(user+system) * (time.Second / 100), nil
 }

@@ -3,13 +3,11 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,7 +32,7 @@ type flood struct {
 	all       sync.WaitGroup
 }
 
-func newFlood(t testing.TB, to string, addresses int, stay time.Duration) *flood {
+func newFlood(to string, addresses int, stay time.Duration) (*flood, error) {
 	f := &flood{to: to, addresses: addresses, stay: stay}
 	client, server := net.Pipe()
 	go func() {
@@ -43,10 +41,8 @@ func newFlood(t testing.TB, to string, addresses int, stay time.Duration) *flood
 	hello := make([]byte, 16<<10)
 	n, err := server.Read(hello)
 	_, _ = client.Close(), server.Close()
-	if f.hello = hello[:n]; err != nil {
-		t.Fatal(err)
-	}
-	return f
+	f.hello = hello[:n]
+	return f, err
 }
 
 func floodTLS() *tls.Config {
@@ -175,7 +171,9 @@ func floodMail(t testing.TB, users int) string {
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
 		_ = server.Close()
-		<-served
+		if err := <-served; !errors.Is(err, pop3mem.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	return l.Addr().String()
 }
@@ -194,7 +192,10 @@ backends: [{name: old, servers: [{address: %q}]}]
 limits: {failure_delay: 20ms, per_ip: {connections: 5/d}, overrides: [{name: users, networks: [127.64.0.0/10], per_ip: {connections: 0}}]}
 log: {level: error}
 `, floodMail(t, users)))
-	f := newFlood(t, s.address, addresses, 2*time.Second)
+	f, err := newFlood(s.address, addresses, 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
 	good := &stream{address: s.address, ca: s.roots}
 	for i := range addresses * each {
 		f.all.Go(func() { f.bad(i) })
@@ -238,67 +239,64 @@ func metricOf(t *testing.T, s *served, name string) string {
 	return ""
 }
 
-// TestFlood measures what a flood does to good users: docs/performance.md has its figures. It takes minutes and all of the machine, so
-// it runs with POPGATE_FLOOD=1 alone; POPGATE_FLOOD_RATE is how many bad connections a second (5000).
-func TestFlood(t *testing.T) {
-	if os.Getenv("POPGATE_FLOOD") == "" {
-		t.Skip("POPGATE_FLOOD=1 measures what a flood does to good users")
-	}
-	rate := 5000
-	if text := os.Getenv("POPGATE_FLOOD_RATE"); text != "" {
-		var err error
-		if rate, err = strconv.Atoi(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(floodLimits)) {
-		t.Run(name, func(t *testing.T) { measureFlood(t, rate, floodLimits[name]) })
-	}
-}
-
-// floodLimits are the limits that a flood is measured with.
-var floodLimits = map[string]string{
-	"0 none": `{}`,
-	"1 per_ip": `
-  per_ip: {connections: 12/m burst 12, sessions: 20, handshakes: 4}`,
-	"2 per_ip and per_network": `
+// BenchmarkFlood measures what a flood does to good users: docs/performance.md has its figures. Each of its parts is one flood, which
+// takes half a minute and all of the machine.
+func BenchmarkFlood(b *testing.B) {
+	for _, c := range []struct{ name, limits string }{
+		{"none", `{}`},
+		{"per_ip", `
+  per_ip: {connections: 12/m burst 12, sessions: 20, handshakes: 4}`},
+		{"per_ip+per_network", `
   per_ip: {connections: 12/m burst 12, sessions: 20, handshakes: 4}
-  per_network: {connections: 60/m burst 40}`,
+  per_network: {connections: 60/m burst 40}`},
+	} {
+		b.Run(c.name, func(b *testing.B) { measureFlood(b, c.limits) })
+	}
 }
 
-func measureFlood(t *testing.T, rate int, limits string) {
+func measureFlood(b *testing.B, limits string) {
 	const (
 		users    = 20
+		rate     = 5000 // bad connections a second
 		quiet    = 10 * time.Second
 		flooding = 15 * time.Second
 		settle   = 4 * time.Second // the bursts of all addresses
+		pause    = 100 * time.Millisecond
 	)
-	address, metrics, cpu := startFlooded(t, floodMail(t, users), limits)
+	address, metrics, cpu := startFlooded(b, floodMail(b, users), limits)
 	good := &stream{address: address.to, ca: address.ca}
-	goodLogins(t, good, users, 50*time.Millisecond, 2*time.Second) // the first of all cost more
-	before := goodLogins(t, good, users, 100*time.Millisecond, quiet)
-	wait := startFlooder(t, address.to, rate, flooding)
+	goodLogins(b, good, users, pause/2, 2*time.Second) // the first of all cost more
+	before := goodLogins(b, good, users, pause, quiet)
+	wait := startFlooder(b, address.to, rate, flooding)
 	began, used := time.Now(), cpu()
-	first := goodLogins(t, good, users, 100*time.Millisecond, settle)
-	under := goodLogins(t, good, users, 100*time.Millisecond, flooding-settle-time.Second)
+	first := goodLogins(b, good, users, pause, settle)
+	then := goodLogins(b, good, users, pause, flooding-settle-time.Second)
 	took, used := time.Since(began), cpu()-used
-	said := wait()
-	t.Logf("quiet: %d logins, %s", len(before), percentiles(before))
-	t.Logf("flood, first %v: %d logins, %s", settle, len(first), percentiles(first))
-	t.Logf("flood, then: %d logins, %s; p99 %.1f times the quiet one's", len(under), percentiles(under), float64(at(under, 99))/float64(at(before, 99)))
-	t.Logf("%s; popgate used %.2f of a core", said, used.Seconds()/took.Seconds())
+	made, said := wait()
+	under := slices.Sorted(slices.Values(slices.Concat(first, then)))
+
+	b.Logf("quiet: %d logins, %s", len(before), percentiles(before))
+	b.Logf("flood: %d logins, %s; in its first %v %s, then %s", len(under), percentiles(under), settle, percentiles(first), percentiles(then))
+	b.Logf("%s; popgate used %.2f of a core", said, used.Seconds()/took.Seconds())
 	text, err := fetch("http://" + metrics + "/metrics")
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, "popgate_limit_refusals_total") || strings.HasPrefix(line, "popgate_logins_total") {
-			t.Log(strings.TrimSpace(line))
+			b.Log(strings.TrimSpace(line))
 		}
 	}
+	b.ReportMetric(0, "ns/op") // it says nothing
+	b.ReportMetric(milliseconds(at(before, 99)), "quiet-p99-ms")
+	b.ReportMetric(milliseconds(at(under, 99)), "flood-p99-ms")
+	b.ReportMetric(float64(at(under, 99))/float64(at(before, 99)), "times")
+	b.ReportMetric(made, "bad/s")
 }
 
 func at(d []time.Duration, percent int) time.Duration { return d[(len(d)-1)*percent/100] }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func percentiles(d []time.Duration) string {
 	return fmt.Sprintf("p50 %v p90 %v p99 %v", at(d, 50).Round(100*time.Microsecond), at(d, 90).Round(100*time.Microsecond), at(d, 99).Round(100*time.Microsecond))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,11 +11,17 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain lets the scripts run popgate as a program of its own: the test
-// binary stands in for it.
+// TestMain lets the tests run popgate as a program of its own, and the flood
+// of flood_test.go: the test binary stands in for them.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"popgate": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) },
+		"flooder": func() {
+			if err := flooder(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		},
 	})
 }
 
