@@ -81,7 +81,7 @@ func TestTenantLogins(t *testing.T) {
 // TestThen: of a login that goes to a second backend after the first has refused it, the tenant's turn is taken once, and the user is
 // counted where it logged in.
 func TestThen(t *testing.T) {
-	k, g := limited(t, policy.Config{SessionsPerUser: 1, Tenant: limit.TenantLimits{Failures: per(2, time.Hour)}})
+	_, g := limited(t, policy.Config{SessionsPerUser: 1, Tenant: limit.TenantLimits{Failures: per(2, time.Hour)}})
 	at := func(backend string) *auth.Route {
 		to := routeOf("anna", "acme")
 		to.Backend = backend
@@ -103,8 +103,8 @@ func TestThen(t *testing.T) {
 	}
 	wantLimit(t, v.Enter(t.Context(), at("old")), "per_tenant.failures")
 
-	k, g = limited(t, policy.Config{SessionsPerUser: 1, Tenant: limit.TenantLimits{Failures: per(1, time.Hour)}})
-	v = admit(t, g, "192.0.2.1")
+	k, single := limited(t, policy.Config{SessionsPerUser: 1, Tenant: limit.TenantLimits{Failures: per(1, time.Hour)}})
+	v = admit(t, single, "192.0.2.1")
 	wantLimit(t, moved(v), "")
 	wantLimit(t, v.Done(t.Context(), policy.Accepted), "")
 	v.Settle()
@@ -112,7 +112,7 @@ func TestThen(t *testing.T) {
 		t.Errorf("got turns of %d keys out, want none", n)
 	}
 	for backend, want := range map[string]string{"new": "per_user.sessions", "old": ""} {
-		other := admit(t, g, "192.0.2.1")
+		other := admit(t, single, "192.0.2.1")
 		enter(t, other, query("anna", "x"), at(backend))
 		wantLimit(t, other.Done(t.Context(), policy.Accepted), want)
 		other.Close()

@@ -29,7 +29,6 @@ type farm struct {
 	dir     string
 	roots   string // the CA's file
 	backend string
-	redis   string // the section cluster.redis
 	text    string // what the nodes have in common beside
 	nodes   []*member
 }

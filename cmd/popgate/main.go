@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	_ "time/tzdata" // hours of access rules name time zones, and a small container has none
 
 	"github.com/spf13/cobra"
 

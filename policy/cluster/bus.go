@@ -207,7 +207,7 @@ func (b *Bus) listen(ctx context.Context) {
 // follow hears what others publish, until the connection fails.
 func (b *Bus) follow(ctx context.Context, again bool) error {
 	s := b.client.redis.Subscribe(ctx, b.channel)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // the library reads on when ctx ends
 	defer stop()
 	asked := false

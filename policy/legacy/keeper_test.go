@@ -251,7 +251,9 @@ func TestNodes(t *testing.T) {
 		h.lossy = true
 		k.Mark(login("bob", "192.0.2.7", "", now.Add(2*time.Hour)))
 		cancel()
-		<-ended // it tells a last time
+		if err := <-ended; err != nil { // it tells a last time
+			t.Error(err)
+		}
 		for range 3 {
 			h.read(1) // as often as it may have missed something
 		}

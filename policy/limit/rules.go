@@ -15,7 +15,6 @@ type Rules struct {
 	bounds    [tags]bound       // outside overrides
 	overrides [tags]*exceptions // nil where none sets the limit
 	asks      [moments][]What   // what may be on
-	counts    [scopes]bool      // whether anything of the scope is on
 	exempt    []netip.Prefix
 	bits4     int
 	bits6     int

@@ -171,8 +171,10 @@ func TestMemoryAfterReload(t *testing.T) {
 					t.Error("when one is back: want that one")
 				}
 				<-time.After(3 * time.Second)
-				if !taken(m, fast) || !taken(m, fast) || !taken(m, fast) || taken(m, fast) {
-					t.Error("when all are back: want three")
+				for i := range 4 {
+					if got, want := taken(m, fast), i < 3; got != want {
+						t.Errorf("when all are back, take %d: got %v, want %v", i+1, got, want)
+					}
 				}
 			})
 		})

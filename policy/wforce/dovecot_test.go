@@ -82,7 +82,7 @@ func startDovecot(t *testing.T, d dovecot) *dovecot {
 	if d.Dir, err = os.MkdirTemp("", "dove"); err != nil { // sockets need a short path
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(d.Dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(d.Dir) })
 	d.User, d.Group = me.Username, group.Name
 	var conf bytes.Buffer
 	if err := dovecotConf.Execute(&conf, d); err != nil {
