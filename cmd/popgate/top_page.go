@@ -116,7 +116,11 @@ func (v *topView) facts() []fact {
 		facts = append(facts, fact{10, labelled("tenants").add(unstyled, shares(i.Tenants, false))})
 	}
 	if c := s.Cluster; c != nil {
-		facts = append(facts, fact{11, labelled("cluster").add(unstyled, fmt.Sprintf("%d nodes: %s", len(c.Nodes), plain(strings.Join(c.Nodes, ", "))))})
+		nodes := "nodes"
+		if len(c.Nodes) == 1 {
+			nodes = "node"
+		}
+		facts = append(facts, fact{11, labelled("cluster").add(unstyled, fmt.Sprintf("%d %s: %s", len(c.Nodes), nodes, plain(strings.Join(c.Nodes, ", "))))})
 	}
 	return facts
 }
@@ -157,7 +161,11 @@ func (v *topView) notes(s *admin.Status) []fact {
 	if c := s.Cluster; c != nil && c.Trouble != "" {
 		all = append(all, "this node decides alone: "+c.Trouble)
 	}
-	all = append(all, s.Notes...)
+	for _, note := range s.Notes {
+		if s.Cluster == nil || s.Cluster.Trouble == "" || !strings.Contains(note, s.Cluster.Trouble) { // once is enough
+			all = append(all, note)
+		}
+	}
 	var facts []fact
 	for i, n := range all {
 		if i == maxNotes-1 && len(all) > maxNotes {
