@@ -64,7 +64,7 @@ func (f *flood) bad(i int) {
 	_ = c.(*net.TCPConn).SetLinger(0) // or the ports of the addresses were used up for a minute
 	_ = c.SetDeadline(time.Now().Add(f.stay))
 	f.made.Add(1)
-	switch i / f.addresses % len(floodKinds) {
+	switch (i + i/f.addresses) % len(floodKinds) { // each address all of them in turn, and all of them at any time
 	case 0:
 		_, _ = c.Read(make([]byte, 1))
 	case 1:
@@ -249,6 +249,11 @@ func BenchmarkFlood(b *testing.B) {
 		{"per_ip+per_network", `
   per_ip: {connections: 12/m burst 12, sessions: 20, handshakes: 4}
   per_network: {connections: 60/m burst 40}`},
+		{"small_bursts", `
+  per_ip: {connections: 12/m burst 5, sessions: 20, handshakes: 4}
+  per_network: {connections: 60/m burst 5}`},
+		{"small_bursts_per_ip", `
+  per_ip: {connections: 12/m burst 5, sessions: 20, handshakes: 4}`},
 	} {
 		b.Run(c.name, func(b *testing.B) { measureFlood(b, c.limits) })
 	}
