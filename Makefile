@@ -15,7 +15,7 @@ run: ## start a small POP3 server and the gateway in front of it, to try
 
 test: ## install what the tests need where possible, then run all of them
 	.ci/install-test-deps.sh
-	go run ./.ci/gotest -race -parallel 4 -timeout 20m ./... $(CI_PROGRAMS)
+	go run ./.ci/gotest -race -timeout 20m ./... $(CI_PROGRAMS)
 
 build: ## build ./popgate, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o popgate ./cmd/popgate
