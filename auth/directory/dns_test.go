@@ -353,7 +353,7 @@ func TestDNSStrangersDomain(t *testing.T) {
 	for name, find := range map[string]func(context.Context, string) (srvAnswer, error){"system": find, "resolver": resolver{z.addr}.srv} {
 		source := openDNS(t, defaultDNS())
 		source.find = find
-		d := cacheOver(t, source, VaryUser, func(c *Config) { c.Timeout = 400 * time.Millisecond; c.AllowedServers = []string{"mail.both.example"} })
+		d := cacheOver(t, source, VaryUser, func(c *Config) { c.Timeout = time.Second; c.AllowedServers = []string{"mail.both.example"} })
 		ask := func(domain string) error {
 			_, err := d.Lookup(t.Context(), asks(t, "alice@"+domain, ""))
 			return err
